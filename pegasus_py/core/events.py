@@ -1,0 +1,92 @@
+"""What happened, for those who watch: console, log files, summary, hooks. None of them can stop the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pegasus_py.core.model import Attempt, End, SubNode
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A sub-node's connection is open (`again`: after it was lost)."""
+
+    subnode: SubNode
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """A sub-node could not be reached, or its connection was lost. `retry_in` is in seconds, None: no more tries."""
+
+    subnode: SubNode
+    reason: str
+    retry_in: float | None
+    was_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetAside:
+    """A sub-node gets no more jobs in this run: too many attempts in a row failed there at once."""
+
+    subnode: SubNode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An attempt was sent to its sub-node (`recovered`: an earlier run of a controller had done so)."""
+
+    attempt: Attempt
+    recovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The next bytes of an attempt's output, stdout and stderr in the order in which they were written."""
+
+    attempt: Attempt
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt has ended and the ledger has it. `log` is the path of its output, `retry_in` seconds to the next."""
+
+    attempt: Attempt
+    end: End
+    log: str
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueBad:
+    """The queue file cannot be understood; `error` is a line with file, line, column. Said once per fault."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMended:
+    """The queue file can be understood again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A stop was asked for: nothing new starts. `running` commands are finished, or ended when `now`."""
+
+    running: int
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something else that the user should read: one line. `warning` puts it on stderr in yellow."""
+
+    text: str
+    warning: bool = False
+
+
+Event = (
+    NodeUp | NodeDown | NodeSetAside | Started | Output | Ended | QueueBad | QueueMended | Stopping | Note
+)

@@ -1,0 +1,1 @@
+"""One life of a controller: the only place that awaits it all."""

@@ -1,0 +1,1 @@
+"""What survives a crash, on the controller."""
