@@ -117,12 +117,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One start of a job on a sub-node. `id` is unique in the world: `JOB.NUMBER.QUEUE`, QUEUE being 16 hex digits."""
+    """One start of a job on a sub-node. `id` is unique in the world: `JOB.NUMBER.QUEUE`, QUEUE being 16 hex digits.
+
+    `hostname` and `spool` are the sub-node's, kept so that the attempt can be found again after hosts.yaml changed.
+    """
 
     job: Job
     number: int
     subnode: str
     queue_id: str
+    hostname: str = ""
+    spool: str | None = None
 
     @property
     def id(self) -> str:
