@@ -1,0 +1,274 @@
+"""What goes into the scheduler (facts) and what comes out of it (orders). All frozen, all plain data.
+
+Whoever drives the scheduler turns the world into facts and orders into the world: `run.engine` for real,
+`tests/sim` from a seed. Orders of one step are carried out in the order given; what `Record` and `Begin` and `Take`
+write is durable before any later `Send` leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from pegasus_py.core.model import Attempt, End, Job, JobState, Report
+
+
+class QueueView(Enum):
+    """What was seen of the queue file after a `Take`."""
+
+    UNKNOWN = "unknown"
+    MORE = "more"
+    EMPTY = "empty"
+    BLOCKED = "blocked"
+    """It cannot be read now (bad text, held by an editor, full disk): look again when told so."""
+
+
+class Outcome(StrEnum):
+    """Why a run is over."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    ABORTED = "aborted"
+    """Broadcast with --error-aborts: a command failed."""
+    NO_NODES = "no-nodes"
+    LEFT = "left"
+    """Left at once on request; jobs may go on and are taken up by the next run."""
+
+
+class StopLevel(Enum):
+    """How hard a stop was asked for."""
+
+    FINISH = 1
+    """Nothing new starts; what runs may finish."""
+    NOW = 2
+    """What runs is ended."""
+    LEAVE = 3
+    """Leave now; what runs goes on and the next run takes it up."""
+
+
+# --- facts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """At the start of a run: an attempt that an earlier run left open, `elapsed` seconds after its start."""
+
+    attempt: Attempt
+    elapsed: float
+    tries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that waits for its next attempt: `tries` attempts are behind it, `avoid` is the host of the last."""
+
+    job: Job
+    number: int
+    tries: int
+    avoid: str | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A sub-node's session is open."""
+
+    seat: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A sub-node's session was lost or could not be opened. `final`: nobody will try again."""
+
+    seat: str
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """The answer to `Take`: attempts that are recorded, and what the queue looks like now."""
+
+    attempts: tuple[Attempt, ...]
+    view: QueueView
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The answer to `Begin`: the attempt is recorded. None: it could not be, `error` says why."""
+
+    waiting: Waiting
+    seat: str
+    attempt: Attempt | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The queue file may have changed, or what blocked it may be over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """An attempt's process has ended with `status`, and its whole output is in its log."""
+
+    attempt: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The node could not start the attempt, and proved that it has not."""
+
+    attempt: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A node's answer to `Ask`, `Fence`, or what became of an attempt that it was waiting for."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The answer to `Kill`: the process tree was ended; `survivors` are the processes that could not be."""
+
+    attempt: str
+    survivors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The user wants the run to end."""
+
+    level: StopLevel
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """The user wants these jobs (None: all) to be ended."""
+
+    jobs: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; timers that are due fire."""
+
+
+Fact = (
+    Resumed
+    | Waiting
+    | Opened
+    | Closed
+    | Took
+    | Began
+    | Look
+    | Exited
+    | Refused
+    | Reported
+    | Killed
+    | StopAsked
+    | CancelAsked
+    | Tick
+)
+
+
+# --- orders ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Pop one task for each seat, record the attempts; no seats: only look. `round`: one task for all seats."""
+
+    seats: tuple[str, ...]
+    round: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Record a further attempt of a waiting job on this seat."""
+
+    waiting: Waiting
+    seat: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Start this recorded attempt on its sub-node."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Wait on the node for the end of this attempt, which was started before."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the node what became of this attempt."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Make sure on the node that this attempt can never start; the answer is a `Reported`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the attempt's whole process tree on the node; the answer is a `Killed`."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The attempt has ended; the job's state becomes `next`, QUEUED with `delay` seconds until it is due again."""
+
+    attempt: Attempt
+    end: End
+    next: JobState
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A waiting job is cancelled before its next attempt, `reason` in words if it was not the user's wish."""
+
+    job: Job
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Tell the user that this seat gets no jobs for `seconds`."""
+
+    seat: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expel:
+    """Broadcast: this seat takes no further part in the run."""
+
+    seat: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The run is over."""
+
+    outcome: Outcome
+
+
+Order = Take | Begin | Send | Attach | Ask | Fence | Kill | Record | Drop | SetAside | Expel | Finish
