@@ -1,0 +1,63 @@
+"""What goes into the ledger in one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pegasus_py.core.model import Attempt, End, Job, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an attempt, and where that leaves its job.
+
+    `next_state` is the job's state from now on: an end, or QUEUED for a retry, which may start at `due`
+    (seconds of the wall clock). `spooled` is False when there is nothing on the node to be cleared.
+    """
+
+    attempt: Attempt
+    end: End
+    next_state: JobState
+    due: float | None = None
+    spooled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job's new state without the end of an attempt: seen running, cancelled while queued, queued again."""
+
+    job: int
+    state: JobState
+    due: float | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """All of it is recorded, or nothing.
+
+    `jobs` are new ones; `started` are attempts about to be sent to their sub-nodes (of new jobs or known
+    ones, whose command and sub-node are taken from the attempt); `pop` replaces the record of the last pop;
+    `cleared` are ids of ended attempts of which nothing is left on a node. Applied in the order of the
+    fields.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    started: list[Attempt] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    pop: bytes | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.jobs or self.started or self.ended or self.moved or self.cleared or self.pop is not None
+        )
+
+    @property
+    def starts(self) -> bool:
+        """Whether it makes new work; such a batch is refused on a full disk, others are still recorded."""
+        return bool(self.jobs or self.started or self.pop is not None)
+
+    def without_starts(self) -> Batch:
+        """The part that must be recorded even on a full disk."""
+        return Batch(ended=self.ended, moved=self.moved, cleared=self.cleared)

@@ -1,0 +1,250 @@
+"""The durable record of runs, jobs and attempts: an SQLite file that outlives kill -9, power cuts, full
+disks.
+
+A rollback journal, never WAL, which NFS cannot do. Each commit is flushed before it returns, and checks
+that the run that makes it is still the newest: a controller that was paused and overtaken can record, and
+so start, nothing. All methods block; call them from a thread that may wait. They may be called from
+several.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pegasus_py.core.model import Job
+from pegasus_py.errors import QueueHeld
+from pegasus_py.store.batch import Batch
+from pegasus_py.store.ledger_db import connect, may_be_full
+from pegasus_py.store.ledger_read import LedgerReads
+from pegasus_py.store.ledger_schema import end_values, params_of, spec_of
+
+BALLAST = 1 << 20
+"""Bytes held in the file so that ends can be recorded when the disk is full: some 10,000 of them."""
+
+BALLAST_ROW = 3900
+"""Bytes of one row of it: nearly a page."""
+
+SPECS = 1024
+"""How many of the last shared parts of jobs are remembered, so as not to be written again."""
+
+
+class Ledger(LedgerReads):
+    """One queue's record. `epoch` is the number of the run that this controller has begun, else 0."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, ballast: int) -> None:
+        super().__init__(path, db)
+        self.epoch = 0
+        self._ballast = ballast
+        self._has_ballast = False
+        self._specs: dict[tuple[str | None, str | None, str], int] = {}
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True, ballast: int = BALLAST) -> Ledger:
+        """Open the ledger; make it if there is none and `create`. StorageError if that cannot be.
+
+        `ballast` is how many bytes are kept back for a full disk (see `commit`).
+        """
+        return cls(path, connect(path, create=create), ballast)
+
+    def close(self) -> None:
+        with self._mutex:
+            self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def begin_run(self, mode: str, note: str = "") -> int:
+        """Open a new run and return its epoch. From now on no older run can commit anything."""
+        with self._speaking():
+            with self._transaction():
+                (epoch,) = self._db.execute("UPDATE self SET epoch = epoch + 1 RETURNING epoch").fetchone()
+                self._db.execute(
+                    "INSERT INTO run(epoch, mode, note, pid, host, began) VALUES (?, ?, ?, ?, ?, ?)",
+                    (epoch, mode, note, os.getpid(), socket.gethostname(), time.time()),
+                )
+            self.epoch = epoch
+            self._take_ballast()
+        return self.epoch
+
+    def end_run(self, result: str = "") -> None:
+        """Record that this run ended in order, and how in words. Nothing can be committed after."""
+        with self._speaking():
+            with self._transaction():
+                self._fence()
+                self._db.execute(
+                    "UPDATE run SET ended = ?, result = ? WHERE epoch = ?", (time.time(), result, self.epoch)
+                )
+            self.epoch = 0
+
+    def commit(self, batch: Batch) -> None:
+        """Record all of `batch` durably, or raise and record nothing.
+
+        QueueHeld: a newer run has begun; this one must start nothing more. StorageError: the disk is full
+        or does not work. On a full disk a batch that starts nothing (`batch.without_starts()`) is still
+        recorded, from space kept back for it, and one that does is refused until there is room again.
+        """
+        with self._speaking():
+            if batch.starts and not self._has_ballast:
+                self._take_ballast()
+            try:
+                self._write(batch)
+            except sqlite3.OperationalError as error:
+                if batch.starts or not self._has_ballast or not may_be_full(error):
+                    raise
+                self._drop_ballast()
+                self._write(batch)
+
+    def set_cleared(self, ids: Sequence[str]) -> None:
+        """Record that nothing is left of these ended attempts on their nodes."""
+        self.commit(Batch(cleared=list(ids)))
+
+    def _write(self, batch: Batch) -> None:
+        now = time.time()
+        try:
+            with self._transaction():
+                self._fence()
+                self._write_jobs(batch, now)
+                self._write_ends(batch, now)
+                if batch.pop is not None:
+                    self._db.execute("UPDATE self SET pop = ?", (batch.pop,))
+        except BaseException:
+            self._specs.clear()
+            raise
+
+    def _write_jobs(self, batch: Batch, now: float) -> None:
+        new = {job.id for job in batch.jobs}
+        starting = {attempt.job.id: attempt.number for attempt in batch.started}
+        if batch.jobs:
+            self._db.executemany(
+                "INSERT INTO job(id, state, command, subnode, attempts, spec, params, line, cancel, round) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        job.id,
+                        "starting" if job.id in starting else "queued",
+                        job.command,
+                        job.subnode,
+                        starting.get(job.id, 0),
+                        self._spec(job),
+                        params_of(job.task),
+                        job.task.place.line,
+                        job.cancel,
+                        job.round,
+                    )
+                    for job in batch.jobs
+                ],
+            )
+        if batch.started:
+            self._db.executemany(
+                "INSERT INTO attempt(job, number, subnode, hostname, spool, epoch, cleared, began) "
+                "VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
+                [
+                    (a.job.id, a.number, a.subnode, a.hostname, a.spool, self.epoch, now)
+                    for a in batch.started
+                ],
+            )
+            again = [a for a in batch.started if a.job.id not in new]
+            if again:
+                self._db.executemany(
+                    "UPDATE job SET state = 'starting', command = ?, subnode = ?, cancel = ?, spec = ?, "
+                    "attempts = ?, due = NULL WHERE id = ?",
+                    [
+                        (a.job.command, a.subnode, a.job.cancel, self._spec(a.job), a.number, a.job.id)
+                        for a in again
+                    ],
+                )
+
+    def _write_ends(self, batch: Batch, now: float) -> None:
+        if batch.ended:
+            self._db.executemany(
+                "UPDATE attempt SET state = ?, status = ?, duration = ?, reason = ?, survivors = ?, "
+                "ended = ?, cleared = ? WHERE job = ? AND number = ? AND state IS NULL",
+                [
+                    (*end_values(e.end), now, not e.spooled, e.attempt.job.id, e.attempt.number)
+                    for e in batch.ended
+                ],
+            )
+        moves = [(e.next_state.value, e.due, e.attempt.job.id) for e in batch.ended]
+        moves += [(m.state.value, m.due, m.job) for m in batch.moved]
+        if moves:
+            self._db.executemany("UPDATE job SET state = ?, due = ? WHERE id = ?", moves)
+        if batch.cleared:
+            self._db.executemany(
+                "UPDATE attempt SET cleared = 1 WHERE job = ? AND number = ? AND state IS NOT NULL",
+                [id_.split(".")[:2] for id_ in batch.cleared],
+            )
+
+    def _spec(self, job: Job) -> int | None:
+        spec = spec_of(job)
+        if spec is None:
+            return None
+        known = self._specs.get(spec)
+        if known is None:
+            known = self._db.execute(
+                "INSERT INTO spec(template, options, file) VALUES (?, ?, ?)", spec
+            ).lastrowid
+            assert known is not None
+            if len(self._specs) >= SPECS:
+                del self._specs[next(iter(self._specs))]
+            self._specs[spec] = known
+        return known
+
+    def _fence(self) -> None:
+        (epoch,) = self._db.execute("SELECT epoch FROM self").fetchone()
+        if epoch == self.epoch:
+            return
+        if not self.epoch:
+            raise QueueHeld(f"{self.path}: this run has ended or not begun, so it can record nothing")
+        pid, host = self._db.execute("SELECT pid, host FROM run WHERE epoch = ?", (epoch,)).fetchone()
+        raise QueueHeld(
+            f"{self.path}: overtaken by another controller (pid {pid} on {host}, run {epoch}) while this one "
+            f"(run {self.epoch}) was paused; that one has the queue now, this one starts nothing more"
+        )
+
+    # ---- space for a full disk
+
+    def _take_ballast(self) -> None:
+        """Make file and journal larger by what ends may need when nothing can grow any more."""
+        rows = self._ballast // BALLAST_ROW
+        (held,) = self._db.execute("SELECT count(*) FROM ballast").fetchone()
+        if held < rows:
+            with self._transaction():
+                self._fence()
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO ballast VALUES (?, randomblob(?))",
+                    [(n, BALLAST_ROW) for n in range(rows)],
+                )
+        journal = self.path.with_name(self.path.name + "-journal")
+        if journal.stat().st_size < rows * BALLAST_ROW:
+            with self._transaction():
+                self._fence()
+                # What a transaction overwrites goes to the journal first, and a journal never shrinks.
+                self._db.execute("UPDATE ballast SET filler = randomblob(?)", (BALLAST_ROW,))
+        self._has_ballast = rows > 0
+
+    def _drop_ballast(self) -> None:
+        with self._transaction():
+            self._fence()
+            self._db.execute("DELETE FROM ballast")
+        self._has_ballast = False
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,94 @@
+"""The ledger's SQLite file: made, opened, checked; and what goes wrong with it, in our words."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pegasus_py.errors import StorageError
+from pegasus_py.store.ledger_schema import APPLICATION_ID, FORMAT, SCHEMA
+
+BUSY = 30.0
+"""Seconds for which a commit waits for readers of the ledger."""
+
+
+def connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Open the file, mode 0600, and make it and its tables if `create`. StorageError if that cannot be."""
+    with translated(path):
+        if create:
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        elif not path.exists():
+            raise StorageError(path, "there is no ledger here: nothing has run with this queue yet")
+        db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = PERSIST")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA cache_size = -16384")
+            _make_or_check(path, db, create)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _make_or_check(path: Path, db: sqlite3.Connection, create: bool) -> None:
+    if not create or db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+        return _check(path, db)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if not tables:
+            for statement in SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute("INSERT INTO self(one, queue_id, epoch) VALUES (1, ?, 0)", (secrets.token_hex(8),))
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return _check(path, db)
+
+
+def _check(path: Path, db: sqlite3.Connection) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StorageError(path, "this is not a ledger of Pegasus; move it away")
+    if version > FORMAT:
+        raise StorageError(
+            path, f"written by a newer Pegasus (format {version}, this one knows {FORMAT}); upgrade"
+        )
+
+
+def may_be_full(error: sqlite3.OperationalError) -> bool:
+    """Whether space may be missing: quotas and NFS say so as an I/O error, and not before the flush."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+_WORDS = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space; nothing new starts until there is room",
+    sqlite3.SQLITE_READONLY: "cannot be written: make the file and its directory writable",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the directory and its permissions",
+    sqlite3.SQLITE_PERM: "cannot be opened: check the directory and its permissions",
+    sqlite3.SQLITE_BUSY: f"another process has held it for {BUSY:.0f} s: end that process",
+    sqlite3.SQLITE_NOTADB: "this is not a ledger of Pegasus; move it away",
+    sqlite3.SQLITE_CORRUPT: "the ledger is damaged: move the state directory away, and keep it for a report",
+    sqlite3.SQLITE_IOERR: "the disk does not read or write: check the disk, its quota and its space",
+}
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        words = _WORDS.get(getattr(error, "sqlite_errorcode", -1) & 0xFF)
+        raise StorageError(path, f"{words} ({error})" if words else f"SQLite says: {error}") from error
+    except OSError as error:
+        raise StorageError(path, f"{error.strerror or error}") from error
