@@ -1,0 +1,410 @@
+"""The engine: turns the world into facts for the scheduler, and its orders into the world.
+
+It works in turns. One turn takes all facts that have come, asks the scheduler, writes one ledger commit for all that
+must be durable, edits the queue, and only then lets anything leave for a node. While the commit is on its way to the
+disk further facts gather for the next turn, so commits group themselves under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pegasus_py.core.events import (
+    Ended,
+    Event,
+    NodeSetAside,
+    Note,
+    QueueBad,
+    QueueMended,
+    Started,
+    Stopping,
+)
+from pegasus_py.core.model import JobState
+from pegasus_py.core.moves import (
+    Ask,
+    Attach,
+    Began,
+    Begin,
+    CancelAsked,
+    Drop,
+    Expel,
+    Fact,
+    Fence,
+    Finish,
+    Kill,
+    Look,
+    Order,
+    Outcome,
+    QueueView,
+    Record,
+    Send,
+    SetAside,
+    StopAsked,
+    StopLevel,
+    Take,
+    Tick,
+    Took,
+)
+from pegasus_py.core.scheduler import step
+from pegasus_py.core.state import State
+from pegasus_py.errors import BadInput, PegasusError, QueueHeld, StorageError
+from pegasus_py.run.link import Link
+from pegasus_py.run.taker import Haul, Taker
+from pegasus_py.store import batch as ledger_batch
+from pegasus_py.store.batch import Batch
+from pegasus_py.store.ledger import Ledger
+from pegasus_py.store.logs import LogFiles
+from pegasus_py.store.queuefile import QueueBusy, QueueFile
+
+WATCH_EVERY = 0.1
+"""Seconds between looks at the queue file; file events would not arrive on NFS."""
+STORAGE_RETRY = 1.0
+"""Seconds until a write that failed (a full disk, say) is tried again."""
+
+
+@dataclass(slots=True)
+class Wish:
+    """A user's request (stop, cancel) on its way; `done` is called once it has taken effect in the scheduler."""
+
+    fact: Fact
+    done: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Stores:
+    """Where a run keeps what must survive."""
+
+    queue: QueueFile
+    ledger: Ledger
+    logs: LogFiles
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one turn is about to write and to answer."""
+
+    batch: Batch = field(default_factory=Batch)
+    haul: Haul | None = None
+    records: list[Record] = field(default_factory=list)
+    answers: list[Fact] = field(default_factory=list)
+
+
+class Engine:
+    """Runs a scheduler to its end. Make it, feed it with `fact`, await `run`."""
+
+    def __init__(
+        self,
+        state: State,
+        taker: Taker,
+        stores: Stores,
+        tell: Callable[[Event], None],
+        first: Sequence[Fact] = (),
+    ) -> None:
+        self.state = state
+        self.links: Mapping[str, Link] = {}
+        self._taker = taker
+        self._stores = stores
+        self._tell = tell
+        self._facts: deque[Wish] = deque(Wish(fact) for fact in first)
+        self._bell = asyncio.Event()
+        self._writer = ThreadPoolExecutor(1, "ledger")
+        self._unrecorded: list[Record] = []
+        self._cleared: list[str] = []
+        self._pending_pop: bytes | None = None
+        self._trouble = ""
+        self._storage_until = 0.0
+        self._fatal: PegasusError | None = None
+
+    # --- the outside ---------------------------------------------------------------------------------------
+
+    def fact(self, fact: Fact, done: Callable[[], None] | None = None) -> None:
+        """Hand in a fact; it is looked at in the next turn."""
+        self._facts.append(Wish(fact, done))
+        self._bell.set()
+
+    def overtaken(self, who: str) -> None:
+        """A later controller has taken over: nothing may be started or recorded any more."""
+        self._fatal = QueueHeld(f"{who}: this controller was overtaken and starts nothing more")
+        self._bell.set()
+
+    def cleared(self, attempt_ids: list[str]) -> None:
+        """Nothing of these attempts is left on their nodes; rides along with the next commit."""
+        self._cleared.extend(attempt_ids)
+
+    async def run(self) -> Outcome:
+        """Run to the end. Raises QueueHeld when overtaken."""
+        watcher = asyncio.create_task(self._watch_queue())
+        try:
+            while self.state.outcome is None or self._unrecorded:
+                await self._wait()
+                await self._turn()
+                if self.state.outcome is not None and self._unrecorded and not await self._last_try():
+                    break
+            return self.state.outcome or Outcome.LEFT
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Write what may still be written, and let go of the files."""
+        try:
+            await self._commit(Batch())
+            await self._in_writer(self._compact)
+        except PegasusError as error:
+            self._tell(Note(str(error), warning=True))
+        finally:
+            self._writer.shutdown()
+
+    # --- a turn --------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> None:
+        """Until there is a fact, or a timer is due."""
+        if self._facts or self._fatal:
+            return
+        self._bell.clear()
+        wake = self.state.next_wake
+        timeout = None if wake is None else max(0.0, wake - time.monotonic())
+        if self._unrecorded:
+            timeout = min(STORAGE_RETRY, timeout if timeout is not None else STORAGE_RETRY)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._bell.wait()
+        except TimeoutError:
+            pass
+
+    async def _turn(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        now = time.monotonic()
+        orders: list[Order] = []
+        done: list[Callable[[], None]] = []
+        if (wake := self.state.next_wake) is not None and wake <= now:
+            orders += step(self.state, Tick(), now)
+        while self._facts:
+            wish = self._facts.popleft()
+            orders += step(self.state, wish.fact, now)
+            self._announce(wish.fact)
+            if wish.done is not None:
+                done.append(wish.done)
+        if self._unrecorded and now >= self._storage_until:
+            orders[:0], self._unrecorded = self._unrecorded, []
+        while orders:
+            orders = await self._perform(orders)
+        for callback in done:
+            callback()
+
+    async def _perform(self, orders: list[Order]) -> list[Order]:
+        """Carry out orders: first what is to be durable, then what leaves. Returns the orders that follow."""
+        turn = _Turn()
+        for order in orders:
+            self._prepare(order, turn)
+        try:
+            await self._write(turn)
+        finally:
+            if turn.haul is not None:
+                turn.haul.close()
+        for order in orders:
+            self._release(order, turn)
+        now = time.monotonic()
+        return [order for answer in turn.answers for order in step(self.state, answer, now)]
+
+    def _prepare(self, order: Order, turn: _Turn) -> None:
+        match order:
+            case Record():
+                turn.records.append(order)
+            case Drop():
+                turn.batch.moved.append(ledger_batch.Moved(order.job.id, JobState.CANCELLED))
+            case Begin():
+                turn.answers.append(self._begin(order, turn.batch))
+            case Take():
+                turn.haul = self._take(order)
+                turn.batch.pop = turn.haul.pop
+                turn.batch.jobs += [a.job for a in turn.haul.attempts]
+                turn.batch.started += turn.haul.attempts
+                turn.answers.append(Took(tuple(turn.haul.attempts), turn.haul.view))
+
+    def _begin(self, order: Begin, batch: Batch) -> Began:
+        try:
+            attempt = self._taker.begin(order)
+        except BadInput as error:
+            return Began(order.waiting, order.seat, None, str(error))
+        batch.started.append(attempt)
+        return Began(order.waiting, order.seat, attempt)
+
+    def _take(self, order: Take) -> Haul:
+        if time.monotonic() < self._storage_until:
+            return Haul(view=QueueView.BLOCKED)
+        if self._pending_pop is not None:
+            try:
+                with self._stores.queue.hold():
+                    self._stores.queue.recover(self._pending_pop)
+                self._pending_pop = None
+            except PegasusError as error:
+                self._storage_trouble(error)
+                return Haul(view=QueueView.BLOCKED)
+        haul = self._taker.take(order)
+        self._say_trouble(haul.error)
+        return haul
+
+    async def _write(self, turn: _Turn) -> None:
+        """One commit for the turn, then the files. What could not be recorded stays in line for another try."""
+        now = time.time()
+        for record in turn.records:
+            due = None if record.delay is None else now + record.delay
+            turn.batch.ended.append(ledger_batch.Ended(record.attempt, record.end, record.next, due))
+        try:
+            await self._commit(turn.batch)
+        except StorageError as error:
+            self._storage_trouble(error)
+            await self._write_ends_only(turn)
+            return
+        if turn.haul is not None and turn.haul.pop is not None:
+            try:
+                turn.haul.apply()
+            except StorageError as error:
+                # The ledger has these attempts, so they run; the queue is mended from it before the next take.
+                self._pending_pop = turn.haul.pop
+                self._storage_trouble(error)
+
+    async def _write_ends_only(self, turn: _Turn) -> None:
+        """The disk takes no new work: nothing starts, but ends are recorded if that is at all possible."""
+        turn.answers = [
+            Took((), QueueView.BLOCKED) if isinstance(a, Took) else Began(a.waiting, a.seat, None)
+            for a in turn.answers
+            if isinstance(a, Took | Began)
+        ]
+        rest = turn.batch.without_starts()
+        if not rest:
+            return
+        try:
+            await self._commit(rest)
+        except StorageError:
+            self._unrecorded += turn.records
+            turn.records = []
+
+    async def _commit(self, batch: Batch) -> None:
+        if self._cleared:
+            batch.cleared += self._cleared
+            self._cleared = []
+        if not batch:
+            return
+        try:
+            await self._in_writer(self._commit_in_thread, batch)
+        except StorageError:
+            self._cleared += batch.cleared
+            batch.cleared = []
+            raise
+
+    def _commit_in_thread(self, batch: Batch) -> None:
+        if batch.pop is not None:
+            # The ledger keeps one pop: the one before must be safe on disk before its record is replaced.
+            self._stores.queue.sync()
+        self._stores.ledger.commit(batch)
+
+    async def _in_writer(self, function: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+
+    # --- letting go ----------------------------------------------------------------------------------------
+
+    def _release(self, order: Order, turn: _Turn) -> None:
+        match order:
+            case Send():
+                self._tell(Started(order.attempt))
+                self.links[order.attempt.subnode].perform(order)
+            case Attach():
+                self._tell(Started(order.attempt, recovered=True))
+                self.links[order.attempt.subnode].perform(order)
+            case Ask() | Fence() | Kill():
+                self.links[order.attempt.subnode].perform(order)
+            case Record() if turn.records:
+                log = str(self._stores.logs.path(order.attempt))
+                self._tell(Ended(order.attempt, order.end, log, order.delay))
+                self.links[order.attempt.subnode].clear([order.attempt.id])
+            case SetAside():
+                subnode = self.state.seats[order.seat].subnode
+                self._tell(NodeSetAside(subnode, f"{order.reason}; no jobs for {order.seconds:.0f} s"))
+            case Expel():
+                subnode = self.state.seats[order.seat].subnode
+                why = self.links[order.seat].reason
+                self._tell(NodeSetAside(subnode, f"{order.reason}{': ' + why if why else ''}"))
+            case Drop():
+                reason = f": {order.reason}" if order.reason else ""
+                self._tell(Note(f"job {order.job.id} is cancelled{reason}", warning=bool(order.reason)))
+            case Finish():
+                pass
+
+    def _announce(self, fact: Fact) -> None:
+        if isinstance(fact, StopAsked):
+            self._tell(Stopping(len(self.state.seat_of), now=fact.level is not StopLevel.FINISH))
+        elif isinstance(fact, CancelAsked):
+            which = "all jobs" if fact.jobs is None else "job " + ", ".join(map(str, sorted(fact.jobs)))
+            self._tell(Note(f"cancelling {which}"))
+
+    # --- the queue file and its troubles -------------------------------------------------------------------
+
+    async def _watch_queue(self) -> None:
+        """Look at the queue file now and then: has it changed, is what blocked it over?"""
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            view = self.state.queue
+            if view is QueueView.BLOCKED:
+                due = time.monotonic() >= self._storage_until
+                if due and (not self._trouble or self._trouble_may_be_over()):
+                    self.fact(Look())
+            elif view is QueueView.EMPTY and self._stores.queue.changed():
+                self.fact(Look())
+
+    def _trouble_may_be_over(self) -> bool:
+        return self._trouble_is_busy or self._stores.queue.changed()
+
+    def _say_trouble(self, error: PegasusError | None) -> None:
+        """Say what blocks the queue, once per fault, and that it is over."""
+        if error is None:
+            if self._trouble and not self._trouble_is_busy:
+                self._tell(QueueMended())
+            self._trouble = ""
+            return
+        self._trouble_is_busy = isinstance(error, QueueBusy)
+        if isinstance(error, StorageError):
+            self._storage_until = time.monotonic() + STORAGE_RETRY
+            self._trouble_is_busy = True
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self._tell(Note(str(error)) if isinstance(error, QueueBusy) else QueueBad(str(error)))
+
+    _trouble_is_busy = False
+
+    def _storage_trouble(self, error: PegasusError) -> None:
+        self._storage_until = time.monotonic() + STORAGE_RETRY
+        self._trouble_is_busy = True
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            text = f"{error}; nothing new starts until that is mended, results are still collected"
+            self._tell(Note(text, warning=True))
+
+    async def _last_try(self) -> bool:
+        """The run is over, but ends could not be recorded. They stay on the nodes for the next run to collect."""
+        await asyncio.sleep(STORAGE_RETRY)
+        batch = Batch()
+        for record in self._unrecorded:
+            batch.ended.append(ledger_batch.Ended(record.attempt, record.end, record.next, None))
+        try:
+            await self._commit(batch)
+            self._unrecorded = []
+            return True
+        except StorageError as error:
+            text = (
+                f"{error}; {len(self._unrecorded)} results are not recorded, the next run collects them again"
+            )
+            self._tell(Note(text, warning=True))
+            return False
+
+    def _compact(self) -> None:
+        with self._stores.queue.hold():
+            self._stores.queue.sync()
+            self._stores.queue.compact()

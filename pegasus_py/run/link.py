@@ -1,0 +1,297 @@
+"""One sub-node's connection during a run: opened, kept, opened again; orders go in, facts come out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pegasus_py.core.events import Event, NodeDown, NodeUp, Note
+from pegasus_py.core.model import Attempt, Report, Spot, SubNode
+from pegasus_py.core.moves import (
+    Ask,
+    Attach,
+    Closed,
+    Exited,
+    Fact,
+    Fence,
+    Kill,
+    Killed,
+    Opened,
+    Refused,
+    Reported,
+    Send,
+)
+from pegasus_py.errors import NodeError
+from pegasus_py.node.session import Identity, NodeSession
+from pegasus_py.node.shell import Connection, Connector
+from pegasus_py.run.tap import AttemptLog, Tap
+
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 60.0
+CLEAR_AT = 32
+"""Ended attempts are cleared from a node's spool in groups of this many, and whenever the sub-node is idle."""
+CLEAR_AFTER = 1.0
+CANCEL_LIMIT = 30.0
+"""Seconds that an entry's own cancel command may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What all links of a run share."""
+
+    connector: Callable[[SubNode], Connector]
+    identity: Identity
+    grace: float
+    open_log: Callable[[Attempt], AttemptLog]
+    fact: Callable[[Fact], None]
+    tell: Callable[[Event], None]
+    overtaken: Callable[[str], None]
+    cleared: Callable[[list[str]], None]
+    leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]]]
+    """What ended earlier on a host but may have left something there, and whether a spool name may go."""
+    random: random.Random = field(default_factory=random.Random)
+
+
+class Link:
+    """Keeps the session of one sub-node open for as long as the run lasts."""
+
+    def __init__(self, subnode: SubNode, plant: Plant) -> None:
+        self.subnode = subnode
+        self.reason = ""
+        """Why it is down, in words; empty while it is up."""
+        self._plant = plant
+        self._connection: Connection | None = None
+        self._session: NodeSession | None = None
+        self._closed: asyncio.Future[str] | None = None
+        self._taps: dict[str, Tap] = {}
+        self._to_clear: list[str] = []
+        self._clear_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._swept = False
+
+    @property
+    def is_up(self) -> bool:
+        return self._session is not None
+
+    # --- the connection ------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Connect, and connect again with growing, jittered waits, until cancelled or told that it is hopeless."""
+        failures = 0
+        was_up = False
+        try:
+            while True:
+                try:
+                    closed = await self._open()
+                except NodeError as error:
+                    failures += 1
+                    wait = self._backoff(failures) if error.transient else None
+                    self._down(error.what, wait, was_up=False)
+                    if wait is None:
+                        return
+                    await asyncio.sleep(wait)
+                    continue
+                self.reason = ""
+                self._plant.tell(NodeUp(self.subnode, again=was_up))
+                self._plant.fact(Opened(self.subnode.name))
+                failures, was_up = 0, True
+                reason = await closed
+                await self._drop_session()
+                failures = 1
+                wait = self._backoff(failures)
+                self._down(reason, wait, was_up=True)
+                await asyncio.sleep(wait)
+        finally:
+            await self._drop_session()
+
+    async def _open(self) -> asyncio.Future[str]:
+        connector = self._plant.connector(self.subnode)
+        connection = await connector.connect(self.subnode)
+        self._closed = closed = asyncio.get_running_loop().create_future()
+        try:
+            session = await NodeSession.open(connection, self.subnode, self._plant.identity, self)
+            await self._sweep(session)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection, self._session = connection, session
+        return closed
+
+    async def _sweep(self, session: NodeSession) -> None:
+        """Remove what earlier runs left here; end what was given up while this node was away."""
+        if self._swept:
+            return
+        attempts, may_go = self._plant.leftovers(self.subnode)
+        for attempt in attempts:
+            report = await session.fence(attempt.id)
+            if report.spot in (Spot.RUNNING, Spot.STARTING):
+                survivors = await session.end(attempt.id, self._plant.grace)
+                what = f" ({len(survivors)} processes are left)" if survivors else ""
+                self._plant.tell(
+                    Note(f"{self.subnode.name}: job {attempt.job.id}, given up before, ended now{what}")
+                )
+        done = [name for name in await session.list() if may_go(name)]
+        if done:
+            await session.clear(done)
+        self._plant.cleared([a.id for a in attempts])
+        self._swept = True
+
+    def _backoff(self, failures: int) -> float:
+        """Seconds to wait: doubling with full jitter, so that nodes that vanished together do not return together."""
+        ceiling = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 16))
+        return float(self._plant.random.uniform(FIRST_WAIT / 2, ceiling))
+
+    def _down(self, reason: str, wait: float | None, *, was_up: bool) -> None:
+        self.reason = reason
+        self._plant.tell(NodeDown(self.subnode, reason, wait, was_up))
+        self._plant.fact(Closed(self.subnode.name, final=wait is None))
+
+    async def _drop_session(self) -> None:
+        connection, self._connection, self._session = self._connection, None, None
+        if self._clear_timer is not None:
+            self._clear_timer.cancel()
+            self._clear_timer = None
+        for tap in self._taps.values():
+            tap.close()
+        self._taps.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if connection is not None:
+            await connection.close()
+
+    async def leave(self) -> None:
+        """Clear what is ended and take our directory away, as far as the node lets us in the time of one question."""
+        session = self._session
+        if session is None:
+            return
+        with contextlib.suppress(NodeError):
+            if not self._taps:
+                await self._clear(session)
+                await session.bye()
+
+    # --- orders --------------------------------------------------------------------------------------------
+
+    def perform(self, order: Send | Attach | Ask | Fence | Kill) -> None:
+        """Carry out an order; its answer comes as a fact. Without a session it is dropped: `Closed` said so."""
+        session, attempt = self._session, order.attempt
+        if session is None:
+            return
+        match order:
+            case Send():
+                self._tap(session, attempt)
+                session.start(attempt)
+            case Attach():
+                self._tap(session, attempt)
+                session.attach(attempt.id)
+            case Ask():
+                self._spawn(self._ask(session, attempt))
+            case Fence():
+                self._spawn(self._fence(session, attempt))
+            case Kill():
+                self._spawn(self._kill(session, attempt))
+
+    def _tap(self, session: NodeSession, attempt: Attempt) -> None:
+        old = self._taps.pop(attempt.id, None)
+        if old is not None:
+            old.close()
+        tap = self._taps[attempt.id] = Tap(attempt, self._plant.open_log(attempt), self._plant.tell)
+        tap.watch(session)
+
+    async def _ask(self, session: NodeSession, attempt: Attempt) -> None:
+        for report in await session.ask([attempt.id]):
+            self._plant.fact(Reported(report))
+
+    async def _fence(self, session: NodeSession, attempt: Attempt) -> None:
+        self._plant.fact(Reported(await session.fence(attempt.id)))
+
+    async def _kill(self, session: NodeSession, attempt: Attempt) -> None:
+        if attempt.job.cancel:
+            status = await session.run_cancel(attempt.id, attempt.job.cancel, CANCEL_LIMIT)
+            if status:
+                text = (
+                    f"{self.subnode.name}: the cancel command of job {attempt.job.id} failed: exit {status}"
+                )
+                self._plant.tell(Note(text, warning=True))
+        self._plant.fact(Killed(attempt.id, await session.end(attempt.id, self._plant.grace)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A question that the node did not answer means that the connection is of no use any more."""
+        try:
+            await work
+        except NodeError as error:
+            self.closed(error.what)
+
+    # --- what the session tells (Observer) -------------------------------------------------------------------
+
+    def exited(self, attempt_id: str, status: int, size: int, inline: bytes | None) -> None:
+        tap, session = self._taps.get(attempt_id), self._session
+        if tap is not None and session is not None:
+            if tap.complete_now(size, inline):
+                self._done(tap, status)
+            else:
+                self._spawn(self._complete(tap, session, status, size))
+
+    async def _complete(self, tap: Tap, session: NodeSession, status: int, size: int) -> None:
+        await tap.complete(session, size)
+        self._done(tap, status)
+
+    def _done(self, tap: Tap, status: int) -> None:
+        self._taps.pop(tap.attempt.id, None)
+        self._plant.fact(Exited(tap.attempt.id, status))
+
+    def exists(self, attempt_id: str) -> None:
+        self._plant.fact(Reported(Report(attempt_id, Spot.RUNNING)))
+
+    def refused(self, attempt_id: str, reason: str) -> None:
+        tap = self._taps.pop(attempt_id, None)
+        if tap is not None:
+            tap.close()
+        self._plant.fact(Refused(attempt_id, reason))
+
+    def overtaken(self, epoch: int) -> None:
+        self._plant.overtaken(f"{self.subnode.name} has heard from a later run (number {epoch})")
+
+    def reported(self, report: Report) -> None:
+        self._plant.fact(Reported(report))
+
+    def closed(self, reason: str) -> None:
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(reason)
+
+    # --- clearing the spool --------------------------------------------------------------------------------
+
+    def clear(self, attempt_ids: Iterable[str]) -> None:
+        """The ledger and the log have these: their files on the node may go, soon and in groups."""
+        self._to_clear.extend(attempt_ids)
+        if self._session is None or not self._to_clear:
+            return
+        if len(self._to_clear) >= CLEAR_AT:
+            self._spawn(self._clear(self._session))
+        elif self._clear_timer is None:
+            self._clear_timer = asyncio.get_running_loop().call_later(CLEAR_AFTER, self._clear_soon)
+
+    def _clear_soon(self) -> None:
+        self._clear_timer = None
+        if self._session is not None:
+            self._spawn(self._clear(self._session))
+
+    async def _clear(self, session: NodeSession) -> None:
+        ids, self._to_clear = self._to_clear, []
+        if ids:
+            try:
+                await session.clear(ids)
+            except BaseException:
+                self._to_clear.extend(ids)
+                raise
+            self._plant.cleared(ids)
