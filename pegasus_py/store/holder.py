@@ -1,0 +1,122 @@
+"""Who controls a queue: a process, named so that another one can tell whether it still lives.
+
+Cheap to import: `pegasus stop` starts with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A controller's process. `since` is in seconds of the wall clock.
+
+    `boot`, `namespace` and `start` tell it from others that had or have its pid; they are empty where the system
+    does not say them. `mode` is what it does ("queue", "broadcast"); it takes SIGUSR1 as a knock if `signals`.
+    """
+
+    pid: int
+    host: str
+    boot: str
+    namespace: str
+    start: str
+    mode: str
+    since: float
+    signals: bool
+
+    @classmethod
+    def me(cls, mode: str, *, signals: bool) -> Holder:
+        pid = os.getpid()
+        start = _process(pid)[1]
+        return cls(pid, socket.gethostname(), _boot(), _namespace(), start, mode, time.time(), signals)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process could see it: the same host, not rebooted since, and the same pid namespace."""
+        return (self.host, self.boot, self.namespace) == (socket.gethostname(), _boot(), _namespace())
+
+    def is_alive(self) -> bool | None:
+        """Whether it lives; None if that cannot be told from here (another host or container)."""
+        if self.host != socket.gethostname():
+            return None
+        if self.boot != _boot():
+            return False
+        if self.namespace != _namespace():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        state, start = _process(self.pid)
+        return state not in ("Z", "X") and start == self.start
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"pid {self.pid} on {self.host}, since {since}"
+
+
+def write_holder(path: Path, holder: Holder) -> None:
+    """Put it there in one step, mode 0600."""
+    write_whole(path, json.dumps(asdict(holder)).encode())
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who is named there; None if nobody is, or not in a way that we understand."""
+    try:
+        values = json.loads(path.read_bytes())
+        kinds: dict[str, type] = {"pid": int, "since": float, "signals": bool}
+        if not all(isinstance(values[f.name], kinds.get(f.name, str)) for f in fields(Holder)):
+            return None
+        holder = Holder(**{f.name: values[f.name] for f in fields(Holder)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return holder if holder.pid > 0 else None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that nobody ever sees a part of it, mode 0600."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _process(pid: int) -> tuple[str, str]:
+    """State letter and start time (clock ticks after boot) of a process; empty where the system does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return "", ""
+    values = stat.rpartition(")")[2].split()
+    return values[0], values[19]
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
