@@ -1,0 +1,131 @@
+"""Standard output and standard error as one ordered way out that never holds up the run.
+
+A terminal that is paused or a pipe whose reader sleeps blocks the writer; so a thread of its own writes. It has a
+bound: see `Outlet.backlog`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import BinaryIO
+
+MOST = 64 * 1024 * 1024
+"""Bytes that wait at most; what comes when they do is left out, and it is said how much."""
+
+_GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
+"""Nobody reads any more: no reason for a message."""
+
+
+class Outlet:
+    """Writes parts to `out` and `err` in the order given. A stream that fails is silent from then on.
+
+    With `thread` a thread writes and `send` never blocks; without, `send` writes. `backlog` is the number of bytes
+    that wait: whoever reads the jobs' output should read on only while it is a few megabytes.
+    """
+
+    def __init__(self, out: BinaryIO | None, err: BinaryIO | None, *, thread: bool) -> None:
+        self._streams = [out, err]
+        self._parts: deque[tuple[int, bytes]] = deque()
+        self._change = threading.Condition()
+        self._closing = False
+        self._dropped = 0
+        self.backlog = 0
+        self._thread: threading.Thread | None = None
+        if thread:
+            self._thread = threading.Thread(target=self._work, name="pegasus-console", daemon=True)
+            self._thread.start()
+
+    def open(self, stream: int) -> bool:
+        """Whether `stream` (0: out, 1: err) still takes something."""
+        return self._streams[stream] is not None
+
+    def send(self, parts: Iterable[tuple[int, bytes]]) -> None:
+        """Write each part to its stream (0: out, 1: err); neighbours for the same stream go in one write."""
+        ready = _joined(parts)
+        if self._thread is None:
+            for stream, data in ready:
+                self._write(stream, data)
+            return
+        with self._change:
+            for stream, data in ready:
+                self._enqueue(stream, data)
+            self._change.notify_all()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait until all is written, or nobody reads any more, or `timeout` seconds have passed."""
+        if self._thread is None:
+            return
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        self._thread.join(timeout)
+
+    def _enqueue(self, stream: int, data: bytes) -> None:
+        if self.backlog + len(data) > MOST:
+            self._dropped += len(data)
+            return
+        if self._dropped:
+            self._parts.append((1, _left_out(self._dropped)))
+            self.backlog += len(self._parts[-1][1])
+            self._dropped = 0
+        self._parts.append((stream, data))
+        self.backlog += len(data)
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                while not self._parts and not self._closing:
+                    self._change.wait()
+                if not self._parts:
+                    break
+                parts = list(self._parts)
+                self._parts.clear()
+            for stream, data in _joined(parts):
+                self._write(stream, data)
+                with self._change:
+                    self.backlog -= len(data)
+        if self._dropped:
+            self._write(1, _left_out(self._dropped))
+
+    def _write(self, stream: int, data: bytes) -> None:
+        target = self._streams[stream]
+        if target is None:
+            return
+        view = memoryview(data)
+        try:
+            while view:
+                # A raw stream may take a part, or nothing when someone made the terminal non-blocking.
+                taken: int | None = target.write(view)
+                if taken is None:
+                    select.select([], [target], [], 1)
+                else:
+                    view = view[taken:]
+            target.flush()
+        except (OSError, ValueError) as error:
+            self._streams[stream] = None
+            if stream == 0 and isinstance(error, OSError) and error.errno not in _GONE:
+                why = os.strerror(error.errno) if error.errno else str(error)
+                told = f"pegasus: standard output: {why}; the output of jobs is in their log files only\n"
+                self._write(1, told.encode())
+
+
+def _joined(parts: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    groups: list[tuple[int, list[bytes]]] = []
+    for stream, data in parts:
+        if groups and groups[-1][0] == stream:
+            groups[-1][1].append(data)
+        else:
+            groups.append((stream, [data]))
+    return [(stream, group[0] if len(group) == 1 else b"".join(group)) for stream, group in groups]
+
+
+def _left_out(size: int) -> bytes:
+    return (
+        f"pegasus: {size:,} bytes of output are not shown, for nobody read them in time; "
+        "the log files have them\n"
+    ).encode()

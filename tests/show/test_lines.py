@@ -1,0 +1,89 @@
+"""Bytes in any pieces become complete lines, in bounded memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pegasus_py.show import lines as lines_module
+from pegasus_py.show.lines import CUT, LIMIT, Lines
+
+
+def shown(*chunks: bytes) -> bytes:
+    lines = Lines()
+    return b"".join(map(lines.feed, chunks)) + lines.end()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", b""),
+        (b"a\nb\n", b"a\nb\n"),
+        (b"a\nb", b"a\nb\n"),
+        (b"\n\n", b"\n\n"),
+        (b"dos\r\nlines\r\n", b"dos\nlines\n"),
+        (b" 10%\r 50%\r100%\n", b"100%\n"),
+        (b"\r 10%\r 50%\r100%\r\ndone\n", b"100%\ndone\n"),
+        (b"\r 10%\r 50%", b" 50%\n"),
+        (b" 10%\r 50%\r", b" 50%\n"),
+        (b"\r 10%|#   |\r           \r", b""),
+        (b"\r 10%|#   |\r           \rdone\n", b"done\n"),
+        (b"a\r\r\nb\r\r\n", b"a\nb\n"),
+    ],
+)
+def test_what_is_shown(data: bytes, expected: bytes) -> None:
+    assert shown(data) == expected
+    assert shown(*(data[at : at + 1] for at in range(len(data)))) == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcdefgh", b"\xff", b"\r\n", b" "]), max_size=40
+    ),
+    st.lists(st.integers(0, 80), max_size=8),
+)
+def test_how_the_bytes_are_divided_makes_no_difference(parts: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(parts)
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    chunks = [data[a:b] for a, b in pairwise(edges)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines_module, "LIMIT", 8)
+        lines = Lines()
+        whole = shown(data)
+        pieces = []
+        for chunk in chunks:
+            pieces.append(lines.feed(chunk))
+            assert len(lines.tail) <= 9
+        assert b"".join(pieces) + lines.end() == whole
+
+
+def test_a_line_without_end_is_shown_in_pieces_and_never_kept() -> None:
+    lines = Lines()
+    total, block = 64 * 1024 * 1024, b"x" * (1024 * 1024)
+    size = pieces = 0
+    for _ in range(total // len(block)):
+        done = lines.feed(block)
+        assert len(lines.tail) <= LIMIT
+        assert all(len(line) <= LIMIT + len(CUT) for line in done.split(b"\n"))
+        size += done.count(b"x")
+        pieces += done.count(CUT)
+    assert size + lines.end().count(b"x") == total
+    assert pieces == total // LIMIT - 1
+
+
+def test_a_long_line_in_one_block_is_cut_between_characters() -> None:
+    text = "é" * LIMIT
+    first, *rest = shown(text.encode() + b"\nshort\n").decode().split(CUT.decode())
+    assert len(first.encode()) <= LIMIT
+    assert "".join([first, *rest]) == text + "\nshort\n"
+
+
+def test_an_endless_bar_keeps_only_its_last_state() -> None:
+    lines = Lines()
+    for percent in range(100_000):
+        assert lines.feed(b"\r%d it" % percent) == b""
+    assert bytes(lines.tail) == b"99999 it"
+    assert lines.bar
