@@ -1,0 +1,160 @@
+"""Nodes reached by SSH: one connection per sub-node, made as OpenSSH's configuration says, host keys always checked.
+
+asyncssh is met in node/ssh*.py alone, and imported when the first connection is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pegasus_py.core.model import SubNode
+from pegasus_py.errors import NodeError
+from pegasus_py.node import sshconfig
+from pegasus_py.node.hostkeys import KnownKey
+from pegasus_py.node.shell import Connection
+from pegasus_py.node.sshconfig import Route
+from pegasus_py.node.sshgate import TRIES, Gates, pause_before
+from pegasus_py.node.sshjump import Jump, JumpHosts
+
+if TYPE_CHECKING:
+    from pegasus_py.node.sshlink import Link
+
+CONFIG_VARIABLE = "PEGASUS_SSH_CONFIG"
+"""An environment variable that names the one configuration file to read, like `ssh -F`."""
+
+RESOLVE_TIMEOUT = 30.0
+"""Seconds for reading the configuration, `Match exec` commands included."""
+
+MAX_JUMPS = 8
+
+
+class SshConnector:
+    """Makes SSH connections. Keep one for a run: it bounds logins, shares jump hosts and remembers host keys.
+
+    `accept_new` learns the keys of hosts that are not known; a changed key is refused always. All times in seconds:
+    `connect_timeout` is for reaching the node and agreeing on keys (ConnectTimeout in the configuration wins),
+    `login_timeout` for logging in after that. A node that is silent for `keepalive_interval` x (`keepalive_count`
+    + 1) is lost. `config` replaces the user's and the system's configuration.
+    """
+
+    def __init__(
+        self,
+        *,
+        accept_new: bool = False,
+        connect_timeout: float = 10.0,
+        login_timeout: float = 30.0,
+        keepalive_interval: float = 5.0,
+        keepalive_count: int = 3,
+        config: Path | None = None,
+    ) -> None:
+        self._accept_new = accept_new
+        self._connect_timeout = connect_timeout
+        self._login_timeout = login_timeout
+        self._keepalive_interval = keepalive_interval
+        self._keepalive_count = keepalive_count
+        named = os.environ.get(CONFIG_VARIABLE)
+        self._config = config or (Path(named) if named else None)
+        self._gates = Gates()
+        self._pins: dict[str, KnownKey] = {}
+        self._jumps = JumpHosts(self._open_hop)
+
+    async def connect(self, subnode: SubNode) -> Connection:
+        """Log in to the node. NodeError with the reason in words and whether trying again may help."""
+        name = subnode.name
+        route = await self._resolve(subnode.hostname, name)
+        if not route.jumps:
+            return await self._log_in(route, name, None)
+        try:
+            jump = await self._jumps.enter(await self._all_hops(route.jumps))
+        except NodeError as error:
+            raise NodeError(name, error.what, transient=error.transient) from error
+        try:
+            link = await self._log_in(route, name, jump)
+        except BaseException:
+            self._jumps.leave(jump)
+            raise
+        link.leaves(lambda: self._jumps.leave(jump))
+        return link
+
+    async def _open_hop(self, hop: str, outer: Jump | None) -> Link:
+        return await self._log_in(await self._resolve(hop, hop, hop=True), hop, outer)
+
+    async def _all_hops(self, jumps: tuple[str, ...]) -> tuple[str, ...]:
+        """The whole chain: the first hop may have a ProxyJump of its own; the others are reached through it."""
+        while len(jumps) <= MAX_JUMPS:
+            first = await self._resolve(jumps[0], jumps[0], hop=True)
+            if not first.jumps:
+                return jumps
+            jumps = (*first.jumps, *jumps)
+        what = f"more than {MAX_JUMPS} jump hosts, ProxyJump goes in a circle: {' > '.join(jumps)}"
+        raise NodeError(jumps[-1], what, transient=False)
+
+    async def _resolve(self, written: str, name: str, *, hop: bool = False) -> Route:
+        try:
+            files = sshconfig.config_files(self._config)
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
+                return await asyncio.to_thread(sshconfig.resolve, written, files, hop=hop, pins=self._pins)
+        except TimeoutError:
+            what = f"the ssh configuration took longer than {RESOLVE_TIMEOUT:g} s (a command of Match exec?)"
+            raise NodeError(name, what) from None
+        except NodeError as error:
+            raise NodeError(name, error.what, transient=error.transient) from error
+
+    async def _log_in(self, route: Route, name: str, jump: Jump | None) -> Link:
+        """Connect and log in; try again, with pauses, while the server hangs up before the handshake."""
+        import asyncssh
+
+        from pegasus_py.node.ssherrors import dropped_early, explain
+        from pegasus_py.node.sshlink import Link
+
+        way = " > ".join([*(jump.hops if jump else ()), route.address])
+        async with self._gates.login(way) as gate:
+            retry = 0
+            while True:
+                link = Link(name, route.host_keys, self._accept_new)
+                try:
+                    await self._try(route, link, jump)
+                    gate.accepted()
+                    return link
+                except (asyncssh.Error, OSError, ValueError) as error:  # TimeoutError is an OSError
+                    if jump and jump.link.lost.done():
+                        what = f"jump host {jump.hops[-1]}: {jump.link.lost.result()}"
+                        raise NodeError(name, what) from error
+                    retry += 1
+                    if not dropped_early(error, link) or retry == TRIES:
+                        raise await asyncio.to_thread(explain, error, route, link, name) from error
+                gate.refused()
+                await asyncio.sleep(pause_before(retry))
+
+    async def _try(self, route: Route, link: Link, jump: Jump | None) -> None:
+        import asyncssh
+
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(route.connect_timeout or self._connect_timeout) as limit:
+            link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
+            await asyncssh.connect(
+                route.asked,
+                route.port,
+                username=route.user,
+                config=[str(file) for file in sshconfig.config_files(self._config)],
+                tunnel=jump.link.connection if jump else None,
+                client_factory=lambda: link,
+                # The link judges the key; all that asyncssh needs of known_hosts are revoked keys.
+                known_hosts=([], [], link.revoked_keys()),
+                connect_timeout=None,
+                login_timeout=self._connect_timeout + self._login_timeout,
+                keepalive_interval=self._keepalive_interval,
+                keepalive_count_max=self._keepalive_count,
+                compression_algs=["none"],
+                gss_host=None,
+                agent_forwarding=False,
+                password_auth=False,
+                kbdint_auth=False,
+                encoding=None,
+                **route.login,
+            )
+        if link.lost.done():
+            raise asyncssh.ConnectionLost(link.lost.result())
