@@ -24,7 +24,7 @@ from pegasus_py.core.events import (
     Started,
     Stopping,
 )
-from pegasus_py.core.model import JobState
+from pegasus_py.core.model import Attempt, JobState
 from pegasus_py.core.moves import (
     Ask,
     Attach,
@@ -107,6 +107,8 @@ class Engine:
     ) -> None:
         self.state = state
         self.links: Mapping[str, Link] = {}
+        self.on_end: Callable[[int, Ended | None], None] = lambda job, event: None
+        """Told of each job that has reached its end, with its last attempt's if it had one."""
         self._taker = taker
         self._stores = stores
         self._tell = tell
@@ -131,6 +133,12 @@ class Engine:
         """A later controller has taken over: nothing may be started or recorded any more."""
         self._fatal = QueueHeld(f"{who}: this controller was overtaken and starts nothing more")
         self._bell.set()
+
+    def job_ids(self) -> set[int]:
+        """The jobs that run, or wait for a retry."""
+        state = self.state
+        waiting = [*state.waiting.values(), *state.ready]
+        return {live.attempt.job.id for live in state.lives()} | {w.job.id for w in waiting}
 
     def cleared(self, attempt_ids: list[str]) -> None:
         """Nothing of these attempts is left on their nodes; rides along with the next commit."""
@@ -322,9 +330,11 @@ class Engine:
             case Ask() | Fence() | Kill():
                 self.links[order.attempt.subnode].perform(order)
             case Record() if turn.records:
-                log = str(self._stores.logs.path(order.attempt))
-                self._tell(Ended(order.attempt, order.end, log, order.delay))
-                self.links[order.attempt.subnode].clear([order.attempt.id])
+                event = Ended(order.attempt, order.end, self._log_of(order), order.delay)
+                self._tell(event)
+                if order.next.is_end:
+                    self.on_end(order.attempt.job.id, event)
+                self.links[order.attempt.subnode].clear(order.attempt)
             case SetAside():
                 subnode = self.state.seats[order.seat].subnode
                 self._tell(NodeSetAside(subnode, f"{order.reason}; no jobs for {order.seconds:.0f} s"))
@@ -335,8 +345,20 @@ class Engine:
             case Drop():
                 reason = f": {order.reason}" if order.reason else ""
                 self._tell(Note(f"job {order.job.id} is cancelled{reason}", warning=bool(order.reason)))
+                self.on_end(order.job.id, None)
             case Finish():
                 pass
+
+    def _log_of(self, record: Record) -> str:
+        """The path of the attempt's output, for people; there is no file when there was no output."""
+        if record.end.state is JobState.SUCCEEDED:
+            return ""
+        path = self._stores.logs.path(record.attempt)
+        return str(path) if path.exists() else ""
+
+    async def flush_logs(self, attempts: list[Attempt]) -> None:
+        """Make logs safe on disk. Raises StorageError."""
+        await self._in_writer(self._stores.logs.sync, attempts)
 
     def _announce(self, fact: Fact) -> None:
         if isinstance(fact, StopAsked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +25,11 @@ from pegasus_py.core.moves import (
     Reported,
     Send,
 )
-from pegasus_py.errors import NodeError
+from pegasus_py.errors import NodeError, StorageError
 from pegasus_py.node.session import Identity, NodeSession
 from pegasus_py.node.shell import Connection, Connector
-from pegasus_py.run.tap import AttemptLog, Tap
+from pegasus_py.run.tap import Tap
+from pegasus_py.store.logs import LogFiles
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
@@ -46,13 +47,18 @@ class Plant:
     connector: Callable[[SubNode], Connector]
     identity: Identity
     grace: float
-    open_log: Callable[[Attempt], AttemptLog]
+    logs: LogFiles
+    flush: Callable[[list[Attempt]], Awaitable[None]]
+    """Make the logs of these attempts safe on disk. Raises StorageError."""
     fact: Callable[[Fact], None]
     tell: Callable[[Event], None]
     overtaken: Callable[[str], None]
     cleared: Callable[[list[str]], None]
-    leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]]]
-    """What ended earlier on a host but may have left something there, and whether a spool name may go."""
+    leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]] | None]
+    """What ended earlier on a host but may have left something there, and whether a spool name may go; None: nothing
+    to do for this sub-node."""
+    backlog: Callable[[], int]
+    """Bytes that wait for the terminal or pipe to take them."""
     random: random.Random = field(default_factory=random.Random)
 
 
@@ -68,7 +74,8 @@ class Link:
         self._session: NodeSession | None = None
         self._closed: asyncio.Future[str] | None = None
         self._taps: dict[str, Tap] = {}
-        self._to_clear: list[str] = []
+        self._to_clear: list[Attempt] = []
+        self._keep: set[str] = set()
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = False
@@ -122,10 +129,12 @@ class Link:
         return closed
 
     async def _sweep(self, session: NodeSession) -> None:
-        """Remove what earlier runs left here; end what was given up while this node was away."""
-        if self._swept:
+        """Take in what earlier runs left here and remove it; end what was given up while this node was away."""
+        found = None if self._swept else self._plant.leftovers(self.subnode)
+        self._swept = True
+        if found is None:
             return
-        attempts, may_go = self._plant.leftovers(self.subnode)
+        attempts, may_go = found
         for attempt in attempts:
             report = await session.fence(attempt.id)
             if report.spot in (Spot.RUNNING, Spot.STARTING):
@@ -134,11 +143,21 @@ class Link:
                 self._plant.tell(
                     Note(f"{self.subnode.name}: job {attempt.job.id}, given up before, ended now{what}")
                 )
+            await self._collect_rest(session, attempt, report.size)
+        if attempts:
+            await self._plant.flush(attempts)
         done = [name for name in await session.list() if may_go(name)]
         if done:
             await session.clear(done)
         self._plant.cleared([a.id for a in attempts])
-        self._swept = True
+
+    async def _collect_rest(self, session: NodeSession, attempt: Attempt, size: int) -> None:
+        """Output that the node still has and the log does not: the log was cut short by a power loss."""
+        tap = Tap(attempt, self._plant.logs, lambda _: None, self._plant.backlog, fresh=False)
+        try:
+            await tap.complete(session, size)
+        finally:
+            tap.close()
 
     def _backoff(self, failures: int) -> float:
         """Seconds to wait: doubling with full jitter, so that nodes that vanished together do not return together."""
@@ -184,10 +203,10 @@ class Link:
             return
         match order:
             case Send():
-                self._tap(session, attempt)
+                self._tap(session, attempt, fresh=True)
                 session.start(attempt)
             case Attach():
-                self._tap(session, attempt)
+                self._tap(session, attempt, fresh=False)
                 session.attach(attempt.id)
             case Ask():
                 self._spawn(self._ask(session, attempt))
@@ -196,11 +215,13 @@ class Link:
             case Kill():
                 self._spawn(self._kill(session, attempt))
 
-    def _tap(self, session: NodeSession, attempt: Attempt) -> None:
+    def _tap(self, session: NodeSession, attempt: Attempt, *, fresh: bool) -> None:
         old = self._taps.pop(attempt.id, None)
         if old is not None:
             old.close()
-        tap = self._taps[attempt.id] = Tap(attempt, self._plant.open_log(attempt), self._plant.tell)
+        tap = self._taps[attempt.id] = Tap(
+            attempt, self._plant.logs, self._plant.tell, self._plant.backlog, fresh=fresh
+        )
         tap.watch(session)
 
     async def _ask(self, session: NodeSession, attempt: Attempt) -> None:
@@ -248,6 +269,8 @@ class Link:
 
     def _done(self, tap: Tap, status: int) -> None:
         self._taps.pop(tap.attempt.id, None)
+        if tap.broken:
+            self._keep.add(tap.attempt.id)
         self._plant.fact(Exited(tap.attempt.id, status))
 
     def exists(self, attempt_id: str) -> None:
@@ -271,10 +294,12 @@ class Link:
 
     # --- clearing the spool --------------------------------------------------------------------------------
 
-    def clear(self, attempt_ids: Iterable[str]) -> None:
-        """The ledger and the log have these: their files on the node may go, soon and in groups."""
-        self._to_clear.extend(attempt_ids)
-        if self._session is None or not self._to_clear:
+    def clear(self, attempt: Attempt) -> None:
+        """The ledger has the end of this attempt: its files on the node may go, soon and in groups."""
+        if attempt.id in self._keep:
+            return
+        self._to_clear.append(attempt)
+        if self._session is None:
             return
         if len(self._to_clear) >= CLEAR_AT:
             self._spawn(self._clear(self._session))
@@ -287,11 +312,17 @@ class Link:
             self._spawn(self._clear(self._session))
 
     async def _clear(self, session: NodeSession) -> None:
-        ids, self._to_clear = self._to_clear, []
-        if ids:
-            try:
-                await session.clear(ids)
-            except BaseException:
-                self._to_clear.extend(ids)
-                raise
-            self._plant.cleared(ids)
+        attempts, self._to_clear = self._to_clear, []
+        if not attempts:
+            return
+        ids = [attempt.id for attempt in attempts]
+        try:
+            await self._plant.flush(attempts)
+            await session.clear(ids)
+        except StorageError:
+            self._to_clear += attempts
+            return
+        except BaseException:
+            self._to_clear += attempts
+            raise
+        self._plant.cleared(ids)

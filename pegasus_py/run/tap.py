@@ -10,46 +10,50 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Protocol
 
 from pegasus_py.core.events import Event, Note, Output
 from pegasus_py.core.model import Attempt
 from pegasus_py.errors import NodeError, StorageError
 from pegasus_py.node.session import Follow, NodeSession
+from pegasus_py.store.logs import LogFiles
 
 FOLLOW_AFTER = 0.15
 """Seconds after which a job's output is followed; most short jobs end before and cost no channel."""
 READ_BLOCK = 1 << 20
+BACKLOG = 8 << 20
+"""Bytes waiting for the screen above which reading pauses."""
+PAUSE = 0.05
 STALL = 10.0
 """Seconds without progress after which a followed output is asked for in blocks instead."""
-
-
-class AttemptLog(Protocol):
-    """Where an attempt's output goes; `size` is what it holds, in bytes."""
-
-    size: int
-
-    def write(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
 
 
 class Tap:
     """Takes in the output of one attempt on one sub-node until it is whole.
 
-    What `log` cannot take (a full disk) stays on the node; `broken` says so.
+    `fresh`: the attempt has not started yet. `backlog` tells how many bytes wait for the screen: above a bound no
+    more is read, and the job goes on all the same, into its spool. What the log cannot take (a full disk) stays on the node; `broken`
+    says so.
     """
 
-    def __init__(self, attempt: Attempt, log: AttemptLog, tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self, attempt: Attempt, logs: LogFiles, tell: Callable[[Event], None], *, fresh: bool
+    ) -> None:
         self.attempt = attempt
-        self.broken: str | None = None
-        """Why the log could not take the output; the spool on the node keeps it then."""
-        self._log = log
+        self.broken = False
+        self._logs = logs
         self._tell = tell
-        self._held = log.size
+        self._backlog = backlog
+        self._held = 0
+        try:
+            self._held = logs.open(attempt, fresh=fresh)
+        except StorageError as error:
+            self._break(error)
         self._follow: Follow | None = None
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress = asyncio.Event()
+        self._closed = False
+        self._resume: asyncio.TimerHandle | None = None
 
     def watch(self, session: NodeSession) -> None:
         """Follow the output if the job is still running in a moment."""
@@ -68,13 +72,29 @@ class Tap:
     def _take(self, data: bytes) -> None:
         self._held += len(data)
         self._progress.set()
-        if self.broken is None:
+        if self._follow is not None and self._resume is None and self._backlog() > BACKLOG:
+            self._follow.pause()
+            self._resume = asyncio.get_running_loop().call_later(PAUSE, self._resume_follow)
+        if not self.broken:
             try:
-                self._log.write(data)
+                self._logs.write(self.attempt, data)
             except StorageError as error:
-                self.broken = str(error)
-                self._tell(Note(f"{error}; the rest of the output stays on the node", warning=True))
+                self._break(error)
         self._tell(Output(self.attempt, data))
+
+    def _resume_follow(self) -> None:
+        self._resume = None
+        if self._follow is None:
+            return
+        if self._backlog() > BACKLOG:
+            self._progress.set()
+            self._resume = asyncio.get_running_loop().call_later(PAUSE, self._resume_follow)
+        else:
+            self._follow.resume()
+
+    def _break(self, error: StorageError) -> None:
+        self.broken = True
+        self._tell(Note(f"{error}; the output of job {self.attempt.job.id} stays on its node", warning=True))
 
     def complete_now(self, size: int, inline: bytes | None) -> bool:
         """Complete the output with what came in the exit frame, if that is enough."""
@@ -99,6 +119,8 @@ class Tap:
                         await self._progress.wait()
             self._follow.close()
         while self._held < size:
+            while self._backlog() > BACKLOG:
+                await asyncio.sleep(PAUSE)
             block = await session.read(self.attempt.id, self._held, min(READ_BLOCK, size - self._held))
             if not block:
                 raise NodeError(
@@ -112,9 +134,15 @@ class Tap:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
         if self._follow is not None:
             self._follow.close()
             self._follow = None
-        self._log.close()
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(StorageError):
+                self._logs.close(self.attempt)

@@ -1,0 +1,81 @@
+"""The command `pegasus`: all verbs in one place, and what becomes of errors.
+
+Verbs import what they need when they run, so that `pegasus --help` and `pegasus stop` start quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+import pegasus_py
+from pegasus_py.cli import cancel, demo, lock, logs, run, status, stop
+from pegasus_py.errors import ExitCode, PegasusError
+
+EPILOG = (
+    "Exit codes: 0 all jobs succeeded; 1 some did not; 2 wrong input; 3 no node could be reached; "
+    "4 another controller holds the queue, or there is none; 5 a file on this machine could not be read or "
+    "written; 6 stopped with entries left; 70 a bug in Pegasus."
+)
+
+app = typer.Typer(
+    name="pegasus",
+    help="Run a list of commands on a set of SSH nodes, and lose nothing.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pegasus {pegasus_py.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _add(function: Callable[..., Any], name: str, alias: str | None = None) -> None:
+    app.command(name, epilog=EPILOG)(function)
+    if alias is not None:
+        app.command(alias, hidden=True, epilog=EPILOG)(function)
+
+
+_add(run.queue, "q", "queue")
+_add(run.broadcast, "b", "broadcast")
+_add(lock.lock, "l", "lock")
+_add(stop.stop, "stop")
+_add(cancel.cancel, "cancel")
+_add(status.status, "status")
+_add(logs.logs, "logs")
+_add(demo.demo, "demo")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `pegasus`. Every PegasusError becomes one line on stderr and its exit code."""
+    try:
+        code = app(args=arguments, prog_name="pegasus", standalone_mode=True)
+    except PegasusError as error:
+        print(f"pegasus: {error}", file=sys.stderr)
+        code = int(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = int(ExitCode.OK)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,275 @@
+"""One life of a controller, from files to exit code: check, claim, recover, connect, run, sum up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pegasus_py.core.events import Event, Note
+from pegasus_py.core.hosts import parse_hosts
+from pegasus_py.core.model import Attempt, SubNode
+from pegasus_py.core.moves import Fact, Outcome, Resumed, Waiting
+from pegasus_py.core.state import Mode, Settings, State, new_state
+from pegasus_py.errors import BadInput, ExitCode, PegasusError, Place, StorageError
+from pegasus_py.node.local import LocalConnector
+from pegasus_py.node.session import Identity
+from pegasus_py.node.shell import Connector
+from pegasus_py.node.ssh import SshConnector
+from pegasus_py.run.check import check_queue
+from pegasus_py.run.control import Control
+from pegasus_py.run.engine import Engine, Stores
+from pegasus_py.run.link import Link, Plant
+from pegasus_py.run.taker import Taker
+from pegasus_py.show.console import Console
+from pegasus_py.show.stdio import make_console
+from pegasus_py.show.summary import Summary
+from pegasus_py.store.ledger import Ledger
+from pegasus_py.store.logs import LogFiles
+from pegasus_py.store.queuefile import QueueFile
+from pegasus_py.store.rundir import Claim, RunDir
+
+LEAVE_WITHIN = 5.0
+"""Seconds that the nodes get for clearing up when the run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for. `grace` is in seconds; `connector` replaces SSH (the demo's own servers)."""
+
+    settings: Settings
+    hosts_file: Path
+    queue_file: Path
+    accept_new: bool = False
+    grace: float = 10.0
+    json: bool = False
+    connector: Connector | None = None
+
+
+class Screen:
+    """The subscribers of one run that print. Events are shown once the event loop has a moment."""
+
+    def __init__(self, names: list[str], *, json: bool) -> None:
+        self.console: Console = make_console(names, out_to_err=json)
+        self.summary = Summary()
+        self._dirty = False
+
+    def tell(self, event: Event) -> None:
+        self.console.handle(event)
+        self.summary.handle(event)
+        if not self._dirty:
+            self._dirty = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._dirty = False
+        self.console.flush()
+
+    def backlog(self) -> int:
+        return self.console.backlog
+
+
+def live(request: Request) -> ExitCode:
+    """Run the queue to its end and return the exit code. Raises PegasusError when it cannot even begin."""
+    subnodes = _read_hosts(request.hosts_file)
+    queue = QueueFile(request.queue_file)
+    check_queue(queue, subnodes)
+    with RunDir(request.queue_file).claim(request.settings.mode) as claim:
+        return asyncio.run(_Life(request, subnodes, queue, claim).run())
+
+
+def _read_hosts(path: Path) -> tuple[SubNode, ...]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        what = "no such file; list your nodes there, or name another file with --hosts-file"
+        raise BadInput(Place(str(path)), what) from None
+    except OSError as error:
+        raise StorageError(path, error.strerror or str(error)) from error
+    return parse_hosts(data, str(path))
+
+
+class _Life:
+    def __init__(
+        self, request: Request, subnodes: tuple[SubNode, ...], queue: QueueFile, claim: Claim
+    ) -> None:
+        self._request = request
+        self._subnodes = subnodes
+        self._queue = queue
+        self._claim = claim
+        self._screen = Screen([s.name for s in subnodes], json=request.json)
+        self._local = LocalConnector()
+        self._ssh = request.connector or SshConnector(accept_new=request.accept_new)
+
+    async def run(self) -> ExitCode:
+        run_dir = RunDir(self._request.queue_file)
+        tell = self._screen.tell
+        if not self._claim.is_hard:
+            tell(
+                Note(
+                    "this file system has no real locks: a killed controller's claim must be removed by hand"
+                )
+            )
+        try:
+            with Ledger.open(run_dir.ledger) as ledger:
+                epoch = ledger.begin_run(self._request.settings.mode, "")
+                self._mend_queue(ledger)
+                stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
+                state, engine = self._prepare(stores)
+                outcome = await self._drive(state, engine, stores, Identity(ledger.queue_id, epoch))
+                ledger.end_run(outcome)
+            return self._sum_up(state, outcome)
+        finally:
+            self._screen.console.close()
+
+    def _mend_queue(self, ledger: Ledger) -> None:
+        """Finish what a crash left between the ledger and the files. A held lock is waited for: it is an editor's."""
+        blob = ledger.last_pop()
+        if blob is not None:
+            with self._queue.hold(timeout=None):
+                self._queue.recover(blob)
+
+    def _prepare(self, stores: Stores) -> tuple[State, Engine]:
+        ledger = stores.ledger
+        open_attempts = ledger.open_attempts()
+        known = {s.name: s for s in self._subnodes}
+        collectors = {
+            a.subnode: SubNode(a.subnode, a.hostname, (("hostname", a.hostname),), a.spool)
+            for a in open_attempts
+            if a.subnode not in known or known[a.subnode].hostname != a.hostname
+        }
+        # A name that now means another host: the old one keeps what is still out under its own name.
+        clashes = {name for name in collectors if name in known}
+        if clashes:
+            raise BadInput(
+                Place(str(self._request.hosts_file)),
+                f"{', '.join(sorted(clashes))} is another host than the one where jobs of an earlier run are still "
+                "out; give it another name until they are collected",
+            )
+        state = new_state(self._request.settings, self._subnodes, collectors.values())
+        now = time.time()
+        first: list[Fact] = []
+        for attempt in open_attempts:
+            row = ledger.attempts(attempt.job.id)[attempt.number - 1]
+            first.append(Resumed(attempt, max(0.0, now - row.began), attempt.number))
+        for job, attempts, due in ledger.waiting_jobs():
+            first.append(Waiting(job, attempts + 1, attempts, None, max(0.0, due - now)))
+        if open_attempts:
+            self._screen.tell(Note(f"taking up {len(open_attempts)} jobs that an earlier run left open"))
+        everywhere = {**known, **collectors}
+        taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id)
+        return state, Engine(state, taker, stores, self._screen.tell, first)
+
+    async def _drive(self, state: State, engine: Engine, stores: Stores, identity: Identity) -> Outcome:
+        plant = Plant(
+            connector=self._connector,
+            identity=identity,
+            grace=self._request.grace,
+            logs=stores.logs,
+            flush=engine.flush_logs,
+            fact=engine.fact,
+            tell=self._screen.tell,
+            backlog=self._screen.backlog,
+            overtaken=engine.overtaken,
+            cleared=engine.cleared,
+            leftovers=_Leftovers(stores.ledger, state),
+        )
+        engine.links = {name: Link(seat.subnode, plant) for name, seat in state.seats.items()}
+        keeping = [
+            asyncio.create_task(link.keep(), name=f"link {name}") for name, link in engine.links.items()
+        ]
+        control = Control(engine, self._claim.control, self._screen.tell)
+        control.start()
+        try:
+            outcome = await engine.run()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    await asyncio.gather(*(link.leave() for link in engine.links.values()))
+            return outcome
+        finally:
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            stores.logs.close_all()
+            await engine.close()
+            await control.close()
+
+    def _connector(self, subnode: SubNode) -> Connector:
+        return self._local if subnode.is_local else self._ssh
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def _sum_up(self, state: State, outcome: Outcome) -> ExitCode:
+        summary = self._screen.summary
+        summary.open = len(state.seat_of)
+        left = _left(self._queue)
+        summary.not_started = left
+        code = _exit_code(summary, state, outcome, left)
+        self._screen.console.close()
+        if self._request.json:
+            print(json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)}))
+        else:
+            width = self._screen.console.width
+            text = summary.render(width, self._screen.console.colour)
+            _write_out(text)
+        return code
+
+
+class _Leftovers:
+    """What earlier runs may have left on a host: asked once for each host, by the first sub-node that is there."""
+
+    def __init__(self, ledger: Ledger, state: State) -> None:
+        self._first_new_id = ledger.next_job_id
+        self._open = {f"{a.job.id}.{a.number}" for a in ledger.open_attempts()}
+        self._by_host: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in ledger.uncleared():
+            self._by_host[attempt.hostname].append(attempt)
+        self._asked: set[str] = set()
+
+    def __call__(self, subnode: SubNode) -> tuple[list[Attempt], Callable[[str], bool]] | None:
+        if subnode.hostname in self._asked:
+            return None
+        self._asked.add(subnode.hostname)
+        return self._by_host.pop(subnode.hostname, []), self._may_go
+
+    def _may_go(self, name: str) -> bool:
+        """Whether a name in the spool is of an attempt that ended before this run."""
+        job = name.partition(".")[0]
+        return job.isdecimal() and int(job) < self._first_new_id and name not in self._open
+
+
+def _left(queue: QueueFile) -> int | None:
+    """How many jobs are left in the queue; None when it cannot be read."""
+    try:
+        return sum(entry.size for entry in queue.entries())
+    except PegasusError:
+        return None
+
+
+def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | None) -> ExitCode:
+    missed = state.settings.mode is Mode.BROADCAST and bool(summary.set_aside)
+    if outcome is Outcome.NO_NODES:
+        return ExitCode.NO_NODES
+    if summary.failed or outcome is Outcome.ABORTED or missed:
+        return ExitCode.JOBS_FAILED
+    if summary.queue_error:
+        return ExitCode.BAD_INPUT
+    if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or state.waiting):
+        return ExitCode.STOPPED
+    return ExitCode.JOBS_FAILED if summary.open else ExitCode.OK
+
+
+def _write_out(text: str) -> None:
+    """Print the summary; nobody may be reading any more."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
