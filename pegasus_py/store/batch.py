@@ -61,3 +61,21 @@ class Batch:
     def without_starts(self) -> Batch:
         """The part that must be recorded even on a full disk."""
         return Batch(ended=self.ended, moved=self.moved, cleared=self.cleared)
+
+    def parts(self) -> list[Batch]:
+        """Smaller batches that together, in this order, do what this one does; none if it cannot be split.
+
+        Only for a batch that starts nothing.
+        """
+        kinds = [Batch(ended=self.ended), Batch(moved=self.moved), Batch(cleared=self.cleared)]
+        kinds = [kind for kind in kinds if kind]
+        if len(kinds) > 1:
+            return kinds
+        longest = max(len(self.ended), len(self.moved), len(self.cleared))
+        if longest < 2:
+            return []
+        first, second = slice(longest // 2), slice(longest // 2, None)
+        return [
+            Batch(ended=self.ended[part], moved=self.moved[part], cleared=self.cleared[part])
+            for part in (first, second)
+        ]

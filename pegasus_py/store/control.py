@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import time
 from collections.abc import Mapping
@@ -43,7 +42,7 @@ def request(
     last case the message says whether the request was withdrawn or may still be obeyed.
     """
     holder = living_holder(state)
-    name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    name = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
     asked, answer = state / "control" / f"{name}.req", state / "control" / f"{name}.reply"
     body = {"to": [holder.pid, holder.host, holder.start], "verb": verb, "arguments": dict(arguments or {})}
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,16 +33,16 @@ class Holder:
     def me(cls, mode: str, *, signals: bool) -> Holder:
         pid = os.getpid()
         start = _process(pid)[1]
-        return cls(pid, socket.gethostname(), _boot(), _namespace(), start, mode, time.time(), signals)
+        return cls(pid, os.uname().nodename, _boot(), _namespace(), start, mode, time.time(), signals)
 
     @property
     def is_here(self) -> bool:
         """Whether this process could see it: the same host, not rebooted since, and the same pid namespace."""
-        return (self.host, self.boot, self.namespace) == (socket.gethostname(), _boot(), _namespace())
+        return (self.host, self.boot, self.namespace) == (os.uname().nodename, _boot(), _namespace())
 
     def is_alive(self) -> bool | None:
         """Whether it lives; None if that cannot be told from here (another host or container)."""
-        if self.host != socket.gethostname():
+        if self.host != os.uname().nodename:
             return None
         if self.boot != _boot():
             return False

@@ -10,7 +10,6 @@ several.
 from __future__ import annotations
 
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -69,7 +68,7 @@ class Ledger(LedgerReads):
                 (epoch,) = self._db.execute("UPDATE self SET epoch = epoch + 1 RETURNING epoch").fetchone()
                 self._db.execute(
                     "INSERT INTO run(epoch, mode, note, pid, host, began) VALUES (?, ?, ?, ?, ?, ?)",
-                    (epoch, mode, note, os.getpid(), socket.gethostname(), time.time()),
+                    (epoch, mode, note, os.getpid(), os.uname().nodename, time.time()),
                 )
             self.epoch = epoch
             self._take_ballast()
@@ -90,7 +89,8 @@ class Ledger(LedgerReads):
 
         QueueHeld: a newer run has begun; this one must start nothing more. StorageError: the disk is full
         or does not work. On a full disk a batch that starts nothing (`batch.without_starts()`) is still
-        recorded, from space kept back for it, and one that does is refused until there is room again.
+        recorded, from space kept back for it, and in parts if need be; it can be given again after an
+        error. One that starts something is refused until there is room again.
         """
         with self._speaking():
             if batch.starts and not self._has_ballast:
@@ -98,10 +98,10 @@ class Ledger(LedgerReads):
             try:
                 self._write(batch)
             except sqlite3.OperationalError as error:
-                if batch.starts or not self._has_ballast or not may_be_full(error):
+                if batch.starts or not may_be_full(error):
                     raise
                 self._drop_ballast()
-                self._write(batch)
+                self._write_in_parts(batch)
 
     def set_cleared(self, ids: Sequence[str]) -> None:
         """Record that nothing is left of these ended attempts on their nodes."""
@@ -119,6 +119,17 @@ class Ledger(LedgerReads):
         except BaseException:
             self._specs.clear()
             raise
+
+    def _write_in_parts(self, batch: Batch) -> None:
+        """As large parts as the space for the journal allows."""
+        try:
+            self._write(batch)
+        except sqlite3.OperationalError as error:
+            parts = batch.parts()
+            if not parts or not may_be_full(error):
+                raise
+            for part in parts:
+                self._write_in_parts(part)
 
     def _write_jobs(self, batch: Batch, now: float) -> None:
         new = {job.id for job in batch.jobs}
@@ -165,6 +176,12 @@ class Ledger(LedgerReads):
 
     def _write_ends(self, batch: Batch, now: float) -> None:
         if batch.ended:
+            # An attempt ends once: what is said of it later changes neither it nor its job.
+            self._db.executemany(
+                "UPDATE job SET state = ?, due = ? WHERE id = ? AND EXISTS ("
+                "SELECT 1 FROM attempt WHERE attempt.job = job.id AND number = ? AND attempt.state IS NULL)",
+                [(e.next_state.value, e.due, e.attempt.job.id, e.attempt.number) for e in batch.ended],
+            )
             self._db.executemany(
                 "UPDATE attempt SET state = ?, status = ?, duration = ?, reason = ?, survivors = ?, "
                 "ended = ?, cleared = ? WHERE job = ? AND number = ? AND state IS NULL",
@@ -173,10 +190,11 @@ class Ledger(LedgerReads):
                     for e in batch.ended
                 ],
             )
-        moves = [(e.next_state.value, e.due, e.attempt.job.id) for e in batch.ended]
-        moves += [(m.state.value, m.due, m.job) for m in batch.moved]
-        if moves:
-            self._db.executemany("UPDATE job SET state = ?, due = ? WHERE id = ?", moves)
+        if batch.moved:
+            self._db.executemany(
+                "UPDATE job SET state = ?, due = ? WHERE id = ?",
+                [(m.state.value, m.due, m.job) for m in batch.moved],
+            )
         if batch.cleared:
             self._db.executemany(
                 "UPDATE attempt SET cleared = 1 WHERE job = ? AND number = ? AND state IS NOT NULL",
@@ -200,10 +218,10 @@ class Ledger(LedgerReads):
 
     def _fence(self) -> None:
         (epoch,) = self._db.execute("SELECT epoch FROM self").fetchone()
-        if epoch == self.epoch:
-            return
         if not self.epoch:
             raise QueueHeld(f"{self.path}: this run has ended or not begun, so it can record nothing")
+        if epoch == self.epoch:
+            return
         pid, host = self._db.execute("SELECT pid, host FROM run WHERE epoch = ?", (epoch,)).fetchone()
         raise QueueHeld(
             f"{self.path}: overtaken by another controller (pid {pid} on {host}, run {epoch}) while this one "

@@ -115,7 +115,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
         command=command if template is None else template,
         params=pairs,
         options=_options_back(options) if options else JobOptions(),
-        place=Place(file or "queue.yaml", line),
+        place=Place("queue.yaml" if file is None else file, line),
     )
     return Job(id=id_, task=task, command=command, subnode=subnode, cancel=cancel, round=round_)
 

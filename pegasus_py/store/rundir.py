@@ -12,7 +12,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pegasus_py.errors import QueueHeld, StorageError
 from pegasus_py.store.control import ControlServer
@@ -20,6 +20,8 @@ from pegasus_py.store.holder import Holder, read_holder, write_holder
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from filelock import BaseFileLock
 
 PATIENCE = 0.7
 """Seconds for which a start that finds the lock taken waits to learn by whom."""
@@ -91,8 +93,8 @@ class Claim:
     in order (killed, or its host lost), None if the last one did.
     """
 
-    def __init__(self, run_dir: RunDir, lock: _Lock, mode: str, previous: Holder | None) -> None:
-        self._lock: _Lock | None = lock
+    def __init__(self, run_dir: RunDir, lock: BaseFileLock, mode: str, previous: Holder | None) -> None:
+        self._lock: BaseFileLock | None = lock
         self._file = run_dir.path / "controller.json"
         self.is_hard = "Soft" not in type(lock).__name__
         self.previous = previous
@@ -120,11 +122,7 @@ class Claim:
         self.release()
 
 
-class _Lock(Protocol):
-    def release(self, force: bool = ...) -> None: ...
-
-
-def _try_lock(path: Path) -> _Lock | None:
+def _try_lock(path: Path) -> BaseFileLock | None:
     """The lock, or None if another process has it. It is a soft one where the file system has no other."""
     from filelock import FileLock, SoftFileLock, Timeout
 
