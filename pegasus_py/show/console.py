@@ -117,6 +117,14 @@ class Console:
                 warning = "warning: " if event.warning else ""
                 self._say(f"pegasus: {warning}{plain(event.text)}", colour=_YELLOW if event.warning else None)
 
+    def report(self, render: Callable[[int | None, bool], str], *, err: bool = True) -> None:
+        """Print a finished text after all that came before: `render(width, colour)` as the stream can show it.
+
+        The text must be clean and end with a newline, as `Summary.render` makes it.
+        """
+        stream = ERR if err else OUT
+        self._put(stream, render(self._width[stream], self._colour[stream]).encode())
+
     def flush(self) -> None:
         """Hand on all complete lines, and draw the bar that moved last."""
         if self._live:

@@ -46,7 +46,7 @@ class Lines:
     def _begin(self, data: bytes) -> bytes:
         tail = self.tail
         returns = b"\r" in data
-        if not returns and len(tail) + len(data) <= LIMIT and not tail.endswith(b"\r"):
+        if not returns and len(tail) + len(data) <= LIMIT:
             tail += data
             return b""
         self.bar = self.bar or returns

@@ -118,6 +118,8 @@ def test_a_command_of_a_megabyte_is_a_short_line() -> None:
     screen = Screen()
     screen.console.handle(Started(attempt(command="z" * 1_000_000)))
     assert len(screen.err) < 600
+    screen.console.handle(Started(attempt(command="a" + " " * 2000 + "b")))
+    assert screen.err.endswith("1 $ a ...\n")
 
 
 def test_starts_tell_name_attempt_and_recovery() -> None:
@@ -206,6 +208,37 @@ def test_a_closed_stdout_is_quiet_and_stderr_goes_on() -> None:
     console.close()
     assert err.getvalue().count(b"\n") == 3
     assert b"Broken" not in err.getvalue()
+
+
+def test_a_report_comes_after_the_lines_and_knows_its_stream() -> None:
+    screen = Screen(width=40, colour=True)
+    screen.console.handle(Note("before"))
+    screen.console.report(lambda width, colour: f"{width} {colour}\n")
+    assert screen.err == "pegasus: before\n40 True\n"
+    screen.console.report(lambda width, colour: "table\n", err=False)
+    assert screen.out == "table\n"
+
+
+def test_only_the_stream_that_is_a_terminal_gets_colours_and_wrapping() -> None:
+    out, err = io.BytesIO(), io.BytesIO()
+    console = Console(out, err, colour=True, width=30, names=("node-1",), terminals=(False, True))
+    console.handle(output(b"\x1b[31m" + b"x" * 50 + b"\n"))
+    console.handle(NodeUp(node(), again=True))
+    console.close()
+    assert out.getvalue() == b"[node-1] " + b"x" * 50 + b"\n"
+    assert err.getvalue() == b"\x1b[36m[node-1]\x1b[0m connected again\n"
+
+
+def test_the_width_follows_the_window() -> None:
+    out = io.BytesIO()
+    widths = iter([80, 34, 34])
+    console = Console(out, None, colour=False, width=80, names=("node-1",), measure=lambda: next(widths))
+    for _ in range(2):
+        console.handle(output(b"x" * 30 + b"\n"))
+        console.flush()
+    console.handle(output(b"x" * 30 + b"\n"))
+    console.flush()
+    assert out.getvalue().splitlines() == [b"[node-1] " + b"x" * n for n in (30, 30, 25, 5)]
 
 
 def test_without_streams_nothing_fails() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pegasus_py.show import lines as lines_module
@@ -39,6 +39,9 @@ def test_what_is_shown(data: bytes, expected: bytes) -> None:
     assert shown(*(data[at : at + 1] for at in range(len(data)))) == expected
 
 
+@example([b"bcdefgh", b"xy", b"\r", b"a\n"], [9])
+@example([b"bcdefgh", b"x", b"\r", b"a\n"], [8])
+@example([b"bcdefgh", b"xy", b"\n"], [9])
 @given(
     st.lists(
         st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcdefgh", b"\xff", b"\r\n", b" "]), max_size=40
@@ -75,10 +78,27 @@ def test_a_line_without_end_is_shown_in_pieces_and_never_kept() -> None:
 
 
 def test_a_long_line_in_one_block_is_cut_between_characters() -> None:
-    text = "é" * LIMIT
+    text = "x" + "é" * LIMIT
     first, *rest = shown(text.encode() + b"\nshort\n").decode().split(CUT.decode())
     assert len(first.encode()) <= LIMIT
     assert "".join([first, *rest]) == text + "\nshort\n"
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_limit_is_exact(over: int) -> None:
+    expected = b"x" * LIMIT + (CUT + b"x\n" if over else b"\n")
+    assert shown(b"x" * (LIMIT + over) + b"\n") == expected
+    assert shown(b"x" * LIMIT, b"x" * over + b"\n") == expected
+
+
+def test_a_line_after_a_bar_is_no_bar() -> None:
+    lines = Lines()
+    seen = []
+    for data in (b"\r 10%", b"\r 20%\n  "):
+        lines.feed(data)
+        seen.append(lines.bar)
+    assert seen == [True, False]
+    assert lines.end() == b"  \n"
 
 
 def test_an_endless_bar_keeps_only_its_last_state() -> None:

@@ -46,6 +46,7 @@ FRAGMENTS = st.lists(
         (b"\x1b]0;owned\x07title\n", "title\n"),
         (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\\n", "link\n"),
         (b"\x1b]0;no end\n", "^[]0;no end\n"),
+        (b"\x1b]0;" + b"t" * 5000 + b"\x07\n", "^[]0;" + "t" * 5000 + "^G\n"),
         (b"\x1bcreset\n", "^[creset\n"),
         (b"\x1b\x1b[2Jx\n", "^[x\n"),
         (b"c1 \xc2\x9b2J\n", "c1 \\x9b2J\n"),
