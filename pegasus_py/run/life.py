@@ -78,11 +78,16 @@ class Screen:
 
 def live(request: Request) -> ExitCode:
     """Run the queue to its end and return the exit code. Raises PegasusError when it cannot even begin."""
+    return asyncio.run(live_in_loop(request))
+
+
+async def live_in_loop(request: Request) -> ExitCode:
+    """The same in a running event loop."""
     subnodes = _read_hosts(request.hosts_file)
     queue = QueueFile(request.queue_file)
     check_queue(queue, subnodes)
     with RunDir(request.queue_file).claim(request.settings.mode) as claim:
-        return asyncio.run(_Life(request, subnodes, queue, claim).run())
+        return await _Life(request, subnodes, queue, claim).run()
 
 
 def _read_hosts(path: Path) -> tuple[SubNode, ...]:

@@ -31,12 +31,18 @@ class Tap:
     """Takes in the output of one attempt on one sub-node until it is whole.
 
     `fresh`: the attempt has not started yet. `backlog` tells how many bytes wait for the screen: above a bound no
-    more is read, and the job goes on all the same, into its spool. What the log cannot take (a full disk) stays on the node; `broken`
-    says so.
+    more is read, and the job goes on all the same, into its spool. What the log cannot take (a full disk) stays on
+    the node; `broken` says so.
     """
 
     def __init__(
-        self, attempt: Attempt, logs: LogFiles, tell: Callable[[Event], None], *, fresh: bool
+        self,
+        attempt: Attempt,
+        logs: LogFiles,
+        tell: Callable[[Event], None],
+        backlog: Callable[[], int],
+        *,
+        fresh: bool,
     ) -> None:
         self.attempt = attempt
         self.broken = False
@@ -119,7 +125,7 @@ class Tap:
                         await self._progress.wait()
             self._follow.close()
         while self._held < size:
-            while self._backlog() > BACKLOG:
+            while self._backlog() > BACKLOG:  # noqa: ASYNC110 -- the screen is a thread
                 await asyncio.sleep(PAUSE)
             block = await session.read(self.attempt.id, self._held, min(READ_BLOCK, size - self._held))
             if not block:

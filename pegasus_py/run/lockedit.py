@@ -1,0 +1,106 @@
+"""Editing the queue with its lock held: nothing is taken from it meanwhile, and the result is checked."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pegasus_py.errors import BadInput, ExitCode, UsageError
+from pegasus_py.store.queuefile import QueueBusy, QueueFile
+
+FALLBACKS = ("vim", "vi", "nano")
+
+
+def edit_locked(queue_file: Path, editor: str | None) -> ExitCode:
+    """Open the queue in an editor. Returns BAD_INPUT when the user leaves it in a state that does not parse.
+
+    The editor works on the queue file itself, so what the user has saved is kept whatever happens to us.
+    """
+    command = find_editor(editor, os.environ)
+    queue = QueueFile(queue_file)
+    try:
+        holding = queue.hold(timeout=0)
+        holding.__enter__()
+    except QueueBusy as error:
+        print(f"pegasus: {error}; waiting", file=sys.stderr)
+        holding = queue.hold(timeout=None)
+        holding.__enter__()
+    try:
+        return _edit_until_good(queue, queue_file, command)
+    finally:
+        holding.__exit__(None, None, None)
+
+
+def find_editor(wish: str | None, environment: Mapping[str, str]) -> list[str]:
+    """The editor's command line: the option, $VISUAL, $EDITOR, then what is installed. UsageError if there is none."""
+    for source, text in (
+        ("--editor", wish),
+        ("$VISUAL", environment.get("VISUAL")),
+        ("$EDITOR", environment.get("EDITOR")),
+    ):
+        if not text:
+            continue
+        try:
+            command = shlex.split(text)
+        except ValueError as error:
+            raise UsageError(f"{source}: {text!r} is not a command line: {error}") from None
+        if not command or shutil.which(command[0]) is None:
+            raise UsageError(f"{source}: there is no program {text!r}; give another with --editor")
+        return command
+    for name in FALLBACKS:
+        if shutil.which(name):
+            return [name]
+    raise UsageError(f"no editor found ({', '.join(FALLBACKS)}); name one with --editor or $EDITOR")
+
+
+def _edit_until_good(queue: QueueFile, path: Path, command: list[str]) -> ExitCode:
+    while True:
+        status = _run_editor([*command, str(path)])
+        if status:
+            print(
+                f"pegasus: the editor ended with status {status}; {path} is as it was last saved",
+                file=sys.stderr,
+            )
+        try:
+            if path.exists():
+                queue.check()
+            return ExitCode.OK
+        except BadInput as error:
+            print(f"pegasus: {error}", file=sys.stderr)
+            if not _again():
+                print(
+                    f"pegasus: {path} is kept as it is; nothing is taken from it until it is mended",
+                    file=sys.stderr,
+                )
+                return ExitCode.BAD_INPUT
+
+
+def _run_editor(command: list[str]) -> int:
+    """Ctrl-C belongs to the editor while it is open, and must not take the lock away under it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # The editor gets the usual reaction to Ctrl-C back; an ignored signal would be inherited.
+        return subprocess.run(
+            command, check=False, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None
+        ).returncode
+    except OSError as error:
+        raise UsageError(f"{command[0]}: {error.strerror}") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _again() -> bool:
+    if not sys.stdin.isatty():
+        return False
+    try:
+        answer = input("Edit again? [Y/n] ")
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return False
+    return answer.strip().lower() not in ("n", "no")

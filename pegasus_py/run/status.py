@@ -1,0 +1,152 @@
+"""What the ledger says, for people and scripts: `pegasus status` and `pegasus logs`."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pegasus_py.core.model import JobState
+from pegasus_py.core.text import format_duration
+from pegasus_py.errors import NoController, PegasusError, StorageError, UsageError
+from pegasus_py.show.table import table
+from pegasus_py.show.terminal import clean
+from pegasus_py.show.words import first_line
+from pegasus_py.store.control import living_holder
+from pegasus_py.store.ledger import Ledger
+from pegasus_py.store.ledger_schema import JobRow
+from pegasus_py.store.queuefile import QueueFile
+from pegasus_py.store.rundir import RunDir
+
+FOLLOW_EVERY = 0.1
+BLOCK = 1 << 20
+
+
+def show_status(queue_file: Path, limit: int, *, json: bool) -> None:
+    """Print the controller, the jobs by state, those that are open, the newest that ended, and what is queued."""
+    run_dir = RunDir(queue_file)
+    controller = _controller(run_dir)
+    counts, rows = _jobs(run_dir, limit)
+    left, trouble = _queued(queue_file)
+    if json:
+        print(
+            json_format.dumps(
+                {
+                    "controller": controller,
+                    "queued_in_file": left,
+                    "queue_error": trouble,
+                    "counts": {state.value: number for state, number in counts.items()},
+                    "jobs": [_as_dict(row) for row in rows],
+                }
+            )
+        )
+        return
+    print(f"controller  {controller or 'none runs'}")
+    print(f"queue       {f'{left:,} jobs left in {queue_file}' if left is not None else trouble}")
+    print("jobs        " + (", ".join(f"{n:,} {state}" for state, n in counts.items()) or "none yet"))
+    if rows:
+        print()
+        headers = ["job", "state", "sub-node", "for", "exit", "command"]
+        cells = [_cells(row) for row in rows]
+        width = os.get_terminal_size().columns if sys.stdout.isatty() else None
+        for line in table(headers, cells, width=width, colour=False, flexible=(2, 5)):
+            print(line)
+
+
+def _controller(run_dir: RunDir) -> str | None:
+    try:
+        return str(living_holder(run_dir.path))
+    except NoController:
+        return None
+
+
+def _jobs(run_dir: RunDir, limit: int) -> tuple[dict[JobState, int], list[JobRow]]:
+    if not run_dir.ledger.exists():
+        return {}, []
+    with Ledger.open(run_dir.ledger, create=False) as ledger:
+        open_states = [state for state in JobState if not state.is_end]
+        ends = [state for state in JobState if state.is_end]
+        return ledger.counts(), ledger.jobs(open_states) + ledger.jobs(ends, limit=limit)
+
+
+def _queued(queue_file: Path) -> tuple[int | None, str]:
+    try:
+        return sum(entry.size for entry in QueueFile(queue_file).entries()), ""
+    except PegasusError as error:
+        return None, str(error)
+
+
+def _cells(row: JobRow) -> list[str]:
+    end = row.end
+    if row.state is JobState.QUEUED:
+        length = ""
+    elif end is not None and end.duration is not None:
+        length = format_duration(end.duration)
+    else:
+        length = format_duration(max(0.0, time.time() - row.began)) if row.began and not row.ended else ""
+    status = "" if end is None or end.status is None else str(end.status)
+    return [str(row.job.id), str(row.state), row.job.subnode, length, status, first_line(row.job.command)]
+
+
+def _as_dict(row: JobRow) -> dict[str, Any]:
+    end = row.end
+    return {
+        "job": row.job.id,
+        "name": row.job.task.options.name,
+        "state": row.state.value,
+        "subnode": row.job.subnode,
+        "command": row.job.command,
+        "params": dict(row.job.task.params),
+        "attempts": row.number,
+        "began": row.began,
+        "ended": row.ended,
+        "status": None if end is None else end.status,
+        "reason": None if end is None else end.reason,
+        "duration": None if end is None else end.duration,
+    }
+
+
+def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -> None:
+    """Write an attempt's output to stdout. UsageError when there is no such job or attempt."""
+    run_dir = RunDir(queue_file)
+    if not run_dir.ledger.exists():
+        raise UsageError(f"{queue_file}: no job has run yet")
+    with Ledger.open(run_dir.ledger, create=False) as ledger:
+        attempts = ledger.attempts(job)
+        number = attempt or len(attempts)
+        if not attempts or number > len(attempts):
+            known = f"job {job} has {len(attempts)} attempts" if attempts else f"there is no job {job}"
+            raise UsageError(f"{queue_file}: {known}; `pegasus status` lists jobs")
+        path = run_dir.logs / f"{job}.{number}.log"
+        done = 0
+        while True:
+            ended = ledger.attempts(job)[number - 1].end is not None
+            done = _copy(path, done)
+            if ended or not follow:
+                return
+            time.sleep(FOLLOW_EVERY)
+
+
+def _copy(path: Path, start: int) -> int:
+    """Write what follows `start` in the file; return where it ends now. No file: the job had no output."""
+    terminal = sys.stdout.isatty()
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while block := file.read(BLOCK):
+                if terminal:
+                    # Whole lines, so that no character is cut in two.
+                    block += file.readline()
+                start += len(block)
+                sys.stdout.buffer.write(clean(block, True) if terminal else block)
+    except FileNotFoundError:
+        return start
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(path, error.strerror or str(error)) from error
+    sys.stdout.buffer.flush()
+    return start
