@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What the scripts share. Sourced by them, with `set -eu`, from the project's directory.
 
 fail() {
