@@ -131,7 +131,7 @@ class Engine:
 
     def overtaken(self, who: str) -> None:
         """A later controller has taken over: nothing may be started or recorded any more."""
-        self._fatal = QueueHeld(f"{who}: this controller was overtaken and starts nothing more")
+        self._fatal = QueueHeld(f"{who}; this controller was overtaken and starts nothing more")
         self._bell.set()
 
     def job_ids(self) -> set[int]:

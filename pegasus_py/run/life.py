@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -217,13 +215,10 @@ class _Life:
         left = _left(self._queue)
         summary.not_started = left
         code = _exit_code(summary, state, outcome, left)
-        self._screen.console.close()
         if self._request.json:
-            print(json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)}))
+            print(json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)}), flush=True)
         else:
-            width = self._screen.console.width
-            text = summary.render(width, self._screen.console.colour)
-            _write_out(text)
+            self._screen.console.report(summary.render)
         return code
 
 
@@ -269,12 +264,3 @@ def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | Non
     if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or state.waiting):
         return ExitCode.STOPPED
     return ExitCode.JOBS_FAILED if summary.open else ExitCode.OK
-
-
-def _write_out(text: str) -> None:
-    """Print the summary; nobody may be reading any more."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

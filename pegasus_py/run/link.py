@@ -25,7 +25,7 @@ from pegasus_py.core.moves import (
     Reported,
     Send,
 )
-from pegasus_py.errors import NodeError, StorageError
+from pegasus_py.errors import NodeError, QueueHeld, StorageError
 from pegasus_py.node.session import Identity, NodeSession
 from pegasus_py.node.shell import Connection, Connector
 from pegasus_py.run.tap import Tap
@@ -94,6 +94,9 @@ class Link:
             while True:
                 try:
                     closed = await self._open()
+                except QueueHeld as error:
+                    self._plant.overtaken(str(error))
+                    return
                 except NodeError as error:
                     failures += 1
                     wait = self._backoff(failures) if error.transient else None

@@ -105,7 +105,7 @@ class Console:
             case NodeDown():
                 self._node_down(event)
             case NodeSetAside():
-                told = f"set aside, gets no more jobs in this run: {plain(event.reason)}"
+                told = f"set aside: {plain(event.reason)}"
                 self._say(told, event.subnode.name, _RED)
             case QueueBad():
                 self._say(f"pegasus: {plain(event.error)}", colour=_RED)

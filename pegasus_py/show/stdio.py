@@ -11,14 +11,18 @@ from pegasus_py.show.console import Console
 
 
 def make_console(
-    names: Iterable[str], *, quiet: bool = False, environ: Mapping[str, str] = os.environ
+    names: Iterable[str],
+    *,
+    quiet: bool = False,
+    out_to_err: bool = False,
+    environ: Mapping[str, str] = os.environ,
 ) -> Console:
-    """The console for this process's stdout and stderr.
+    """The console for this process's stdout and stderr; `out_to_err` keeps stdout free for something else.
 
     A terminal gets colours (unless NO_COLOR is set or TERM is `dumb`) and its width (or COLUMNS); anything else gets
     plain, complete lines.
     """
-    out, err = _raw(sys.stdout), _raw(sys.stderr)
+    out, err = _raw(sys.stderr if out_to_err else sys.stdout), _raw(sys.stderr)
     shown = (_is_terminal(out), _is_terminal(err))
     able = environ.get("TERM", "dumb") != "dumb"
     colour = able and not environ.get("NO_COLOR")

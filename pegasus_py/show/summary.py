@@ -15,7 +15,6 @@ from pegasus_py.core.events import (
     NodeUp,
     QueueBad,
     QueueMended,
-    Started,
 )
 from pegasus_py.core.model import JobState
 from pegasus_py.show import words
@@ -57,7 +56,7 @@ class Summary:
     """A subscriber that counts. Memory is bounded by the sub-nodes and `most`, whatever the number of jobs.
 
     `not_started` is set by the run when it ends: the entries left in the queue, None while that is not known (a
-    queue that cannot be read). `open` counts attempts that had not ended: they go on on their nodes.
+    queue that cannot be read). `open`, set then too, counts attempts that had not ended: they go on on their nodes.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -69,8 +68,7 @@ class Summary:
         self.set_aside: dict[str, str] = {}
         self.queue_error = ""
         self.retried = 0
-        self._started = 0
-        self._ended = 0
+        self.open = 0
         self._most = most
 
     @property
@@ -78,16 +76,9 @@ class Summary:
         """The number of jobs that ended without success."""
         return self.counts.total() - self.counts[JobState.SUCCEEDED]
 
-    @property
-    def open(self) -> int:
-        """The number of attempts that were started or found again, and whose end is not known."""
-        return max(self._started - self._ended, 0)
-
     def handle(self, event: Event) -> None:
         """Take an event."""
         match event:
-            case Started():
-                self._started += 1
             case Ended():
                 self._take_end(event)
             case NodeUp():
@@ -103,7 +94,6 @@ class Summary:
                 self.queue_error = ""
 
     def _take_end(self, event: Ended) -> None:
-        self._ended += 1
         if event.retry_in is not None:
             self.retried += 1
             return
