@@ -75,7 +75,7 @@ def read_holder(path: Path) -> Holder | None:
         if not all(isinstance(values[f.name], kinds.get(f.name, str)) for f in fields(Holder)):
             return None
         holder = Holder(**{f.name: values[f.name] for f in fields(Holder)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return holder if holder.pid > 0 else None
 

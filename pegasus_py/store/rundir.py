@@ -63,7 +63,7 @@ class RunDir:
             if time.monotonic() > deadline:
                 raise QueueHeld(
                     f"{self.queue}: another controller holds this queue, and does not say who it is; if there is "
-                    f"surely none, remove {self.lock}"
+                    f"surely none, remove {self.path}/controller.*"
                 )
             time.sleep(0.01)
         try:
@@ -79,7 +79,9 @@ class RunDir:
             raise
 
     def _held(self, holder: Holder) -> QueueHeld:
-        where = f"; if it is surely dead, remove {self.lock}" if holder.is_alive() is None else ""
+        where = (
+            f"; if it is surely dead, remove {self.path}/controller.*" if holder.is_alive() is None else ""
+        )
         return QueueHeld(
             f"{self.queue}: held by another controller ({holder}); `pegasus stop` ends it{where}"
         )
@@ -128,8 +130,9 @@ def _try_lock(path: Path) -> BaseFileLock | None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for kind in (FileLock, SoftFileLock):
-            lock = kind(path, timeout=0, mode=0o600, thread_local=False)
+        # Not the same file: the empty one that the first leaves would stand for a holder.
+        for kind, file in ((FileLock, path), (SoftFileLock, path.with_suffix(".softlock"))):
+            lock = kind(file, timeout=0, mode=0o600, thread_local=False)
             try:
                 lock.acquire()
                 return lock

@@ -1,0 +1,159 @@
+"""Log files: every byte once, few files open, flushed before a node may forget."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pegasus_py.core.model import Attempt, Job, Task
+from pegasus_py.errors import StorageError
+from pegasus_py.store.logs import LogFiles
+
+
+def attempt(job: int, number: int = 1) -> Attempt:
+    return Attempt(Job(job, Task("true"), "true", "n"), number, "n", "0" * 16)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def test_bytes_are_kept_as_they_are_and_taken_up_where_they_ended(tmp_path: Path) -> None:
+    every = bytes(range(256)) * 3
+    logs = LogFiles(tmp_path)
+    one = attempt(7, 2)
+    assert logs.open(one, fresh=True) == 0
+    logs.write(one, every)
+    logs.write(one, b"")
+    assert logs.size(one) == len(every)
+    logs.close(one)
+    assert logs.path(one) == tmp_path / "7.2.log"
+    later = LogFiles(tmp_path)
+    assert later.open(one) == len(every)
+    later.write(one, b"\r\nrest")
+    later.close_all()
+    assert logs.path(one).read_bytes() == every + b"\r\nrest"
+
+
+def test_a_job_without_output_has_no_file_and_others_are_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        logs = LogFiles(tmp_path)
+        for one in (attempt(1), attempt(2)):
+            logs.open(one, fresh=True)
+        logs.write(attempt(2), b"x")
+        logs.close_all()
+    finally:
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["2.1.log"]
+    assert stat.S_IMODE(logs.path(attempt(2)).stat().st_mode) == 0o600
+
+
+def test_a_fresh_attempt_does_not_go_on_with_a_strange_file_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "1.1.log").write_bytes(b"of a ledger that was thrown away")
+    logs = LogFiles(tmp_path)
+    assert logs.open(attempt(1), fresh=True) == 0
+    logs.write(attempt(1), b"new")
+    logs.close_all()
+    assert (tmp_path / "1.1.log").read_bytes() == b"new"
+
+
+def test_many_logs_are_written_with_few_descriptors(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path, max_open=4)
+    attempts = [attempt(n) for n in range(50)]
+    before = open_descriptors()
+    for one in attempts:
+        logs.open(one, fresh=True)
+    for piece in (b"a", b"b", b"c"):
+        for one in attempts:
+            logs.write(one, piece)
+            assert open_descriptors() <= before + 4
+    logs.sync(attempts)
+    assert open_descriptors() <= before + 4
+    for one in attempts:
+        logs.close(one)
+        logs.close(one)
+    assert open_descriptors() == before
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"abc"}
+
+
+def test_each_log_is_flushed_once_and_again_only_after_more_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    logs = LogFiles(tmp_path)
+    one, two, silent = attempt(1), attempt(2), attempt(3)
+    for each in (one, two, silent):
+        logs.open(each, fresh=True)
+    logs.write(one, b"x")
+    logs.write(two, b"x")
+    logs.close(one)
+    logs.sync([one, two, silent])
+    assert flushed == ["1.1.log", "2.1.log", tmp_path.name]
+    flushed.clear()
+    logs.sync([one, two, silent])
+    assert flushed == []
+    logs.write(two, b"y")
+    logs.sync([one, two, silent])
+    assert flushed == ["2.1.log", tmp_path.name]
+    logs.close_all()
+
+
+def test_what_an_earlier_run_wrote_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1.1.log").write_bytes(b"written, then killed")
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1))
+    logs.sync([attempt(1)])
+    assert len(flushed) == 2
+
+
+def test_a_flush_that_fails_is_an_error_and_is_still_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+    logs.write(attempt(1), b"x")
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for _ in range(2):
+            with pytest.raises(StorageError, match=r"1\.1\.log: Input/output error"):
+                logs.sync([attempt(1)])
+    logs.sync([attempt(1)])
+    logs.close_all()
+
+
+def test_on_a_full_disk_the_size_says_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+    real, room = os.pwrite, 10
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if offset >= room:
+            raise OSError(28, "No space left on device")
+        return real(fd, data[: room - offset], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(StorageError, match="No space left"):
+            logs.write(attempt(1), b"0123456789abcdef")
+    assert logs.size(attempt(1)) == 10
+    logs.write(attempt(1), b"abcdef")
+    logs.close_all()
+    assert logs.path(attempt(1)).read_bytes() == b"0123456789abcdef"
+
+
+def test_a_directory_that_is_gone_is_an_error_with_its_name(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path / "gone")
+    logs.open(attempt(1))
+    with pytest.raises(StorageError, match=r"gone/1\.1\.log: No such file"):
+        logs.write(attempt(1), b"x")
