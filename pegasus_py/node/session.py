@@ -57,14 +57,6 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Who speaks: the queue's id, and the number of this run of a controller, which the node compares."""
-
-    queue_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """What the node said of itself: boot id, machine name, kind of shell, whether jobs get a process group."""
 
@@ -78,12 +70,13 @@ class NodeSession:
     """Open with `NodeSession.open`. All questions raise NodeError, and every wait has a bound."""
 
     def __init__(
-        self, connection: Connection, subnode: SubNode, identity: Identity, observer: Observer
+        self, connection: Connection, subnode: SubNode, queue_id: str, epoch: int, observer: Observer
     ) -> None:
         self.subnode = subnode
         self.info = NodeInfo("", "", "", False)
         self._connection = connection
-        self._identity = identity
+        self._queue_id = queue_id
+        self._epoch = epoch
         self._observer = observer
         self._job: str | None = None
         self._finished = False
@@ -99,13 +92,13 @@ class NodeSession:
 
     @classmethod
     async def open(
-        cls, connection: Connection, subnode: SubNode, identity: Identity, observer: Observer
+        cls, connection: Connection, subnode: SubNode, queue_id: str, epoch: int, observer: Observer
     ) -> NodeSession:
-        """Start the script on `subnode`.
+        """Start the script on `subnode` for run `epoch` of the controllers of queue `queue_id`.
 
         Raises NodeError (no shell, no spool) and Overtaken when a higher epoch has been there.
         """
-        session = cls(connection, subnode, identity, observer)
+        session = cls(connection, subnode, queue_id, epoch, observer)
         await session._open(session._control, "control")
         _, boot, machine, bash, group = session._control.hello
         session.info = NodeInfo(boot, machine, "bash" if bash == "yes" else "sh", group == "yes")
@@ -183,7 +176,7 @@ class NodeSession:
             if words[0] == "listed":
                 return True
             job, number, _ = _only("name", words, words[1]).split(".", 2)
-            names.add(f"{job}.{number}.{self._identity.queue_id}")
+            names.add(f"{job}.{number}.{self._queue_id}")
             return None
 
         await self._ask(request("list"), take)
@@ -206,7 +199,7 @@ class NodeSession:
         return await self._ask(message, take, grace + _KILL_WITHIN, apart=True)
 
     async def run_cancel(self, attempt_id: str, text: str, limit: float) -> int:
-        """Run an entry's cancel command, its output goes to the attempt's; the exit status, 124 after `limit` seconds."""
+        """Run an entry's cancel command, its output goes to the attempt's; the exit status, 124 after `limit`."""
         message = text_request("run", self._name(attempt_id), text, [_centiseconds(limit)])
         return await self._ask(
             message,
@@ -270,9 +263,8 @@ class NodeSession:
 
     async def _open(self, channel: Channel, role: str) -> None:
         """Open a channel; a server that has none free for now is asked again a few times."""
-        identity = self._identity
         token = secrets.token_hex(4)
-        data = greeting(role, identity.queue_id, identity.epoch, token, self.subnode)
+        data = greeting(role, self._queue_id, self._epoch, token, self.subnode)
         pause = 0.05
         for last in [False] * (_CHANNEL_TRIES - 1) + [True]:
             try:
@@ -334,15 +326,15 @@ class NodeSession:
 
     def _name(self, attempt_id: str) -> str:
         name, _, queue_id = attempt_id.rpartition(".")
-        if queue_id != self._identity.queue_id:
-            raise ValueError(f"attempt {attempt_id} is not of queue {self._identity.queue_id}")
+        if queue_id != self._queue_id:
+            raise ValueError(f"attempt {attempt_id} is not of queue {self._queue_id}")
         return name
 
     def _report(self, words: Sequence[str]) -> Report:
         verb, name, spot, status, size, machine = words
         _only("report", [verb], True)
         known = None if status == "-" else int(status)
-        return Report(f"{name}.{self._identity.queue_id}", Spot(spot), known, int(size), machine)
+        return Report(f"{name}.{self._queue_id}", Spot(spot), known, int(size), machine)
 
     def frame(self, words: Sequence[str], body: bytes) -> bool:
         """The answer to `start` or `attach`, from the control channel."""
@@ -350,7 +342,7 @@ class NodeSession:
         observer = self._observer
         try:
             verb, name = words[0], words[1]
-            if verb != "overtaken" and f"{name}.{self._identity.queue_id}" != attempt_id:
+            if verb != "overtaken" and f"{name}.{self._queue_id}" != attempt_id:
                 raise ValueError
             if verb == "exit":
                 status, size = int(words[2]), int(words[3])
