@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds that connections, and then the shells on them, get to end when the servers do."""
 
 
 class DemoServers:
@@ -29,6 +33,7 @@ class DemoServers:
         self._host_key = asyncssh.generate_private_key("ssh-ed25519")
         self._client_key = asyncssh.generate_private_key("ssh-ed25519")
         self._acceptors: list[asyncssh.SSHAcceptor] = []
+        self._shells: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> DemoServers:
         client = asyncssh.import_authorized_keys(self._client_key.export_public_key().decode())
@@ -40,7 +45,7 @@ class DemoServers:
                 0,
                 server_host_keys=[self._host_key],
                 authorized_client_keys=client,
-                process_factory=_Shell(home),
+                process_factory=_Shell(home, self._shells),
                 encoding=None,
                 gss_host=None,
                 allow_scp=False,
@@ -52,9 +57,15 @@ class DemoServers:
     async def __aexit__(self, *exc: object) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                for acceptor in self._acceptors:
                     await acceptor.wait_closed()
+        if self._shells:
+            await asyncio.wait(self._shells, timeout=CLOSE_TIMEOUT)
+        for shell in self._shells:
+            shell.cancel()
+        await asyncio.gather(*self._shells, return_exceptions=True)
 
     def write_config(self) -> Path:
         """Write an ssh configuration that leads to the servers, with its key and known_hosts; returns its path."""
@@ -77,10 +88,15 @@ class DemoServers:
 class _Shell:
     """Runs the commands of one server's sessions with `sh -c`, in a session of their own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, running: set[asyncio.Task[Any]]) -> None:
         self._home = home
+        self._running = running
 
     async def __call__(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         environment = {**os.environ, "HOME": str(self._home), "PWD": str(self._home)}
         # State of the caller's own that would lead a node's files out of its home.
         environment = {name: value for name, value in environment.items() if not name.startswith("XDG_")}
@@ -108,7 +124,7 @@ class _Shell:
             if status >= 0:
                 process.exit(status)
             else:
-                process.exit_with_signal(str(-status))
+                process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
         finally:
             for task in (feeding, *copying):
                 task.cancel()

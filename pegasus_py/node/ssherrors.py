@@ -46,7 +46,9 @@ def _in_words(error: Exception, route: Route, link: Link) -> tuple[str, bool]:
         case asyncssh.PermissionDenied():
             return _permission_denied(route), False
         case asyncssh.HostKeyNotVerifiable():
-            return f"host key not accepted: {error.reason}{_shown(link)}", False
+            lines = [str(key.place) for key in route.host_keys.revoked()] if "revoked" in error.reason else []
+            where = f" (see {', '.join(lines)})" if lines else ""
+            return f"host key not accepted: {error.reason}{_shown(link)}{where}", False
         case asyncssh.KeyExchangeFailed():
             return f"{at} and we have no algorithm in common: {error.reason}", False
         case asyncssh.ProtocolNotSupported():
@@ -106,8 +108,6 @@ def _about_host_key(route: Route, link: Link) -> str | None:
         return None
     if found.verdict is Verdict.UNKNOWN and link.handshaken:
         return None
-    if found.verdict is Verdict.REVOKED:
-        return f"host key {link.fingerprint} is revoked by {found.place}"
     if found.verdict is Verdict.CHANGED:
         place = found.place
         file = f" -f {shlex.quote(place.file)}" if place and place.line else ""

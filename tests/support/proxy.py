@@ -86,12 +86,12 @@ class Proxy:
     def stall(self) -> None:
         """From now on nothing moves, in connections that are or will be, and nobody is told."""
         self._stalled = True
-        self.call(lambda: [c.flowing.clear() for c in self._conversations])
+        self.call(self._clear)
 
     def flow(self) -> None:
         """The end of a stall; what was held back arrives."""
         self._stalled = False
-        self.call(lambda: [c.flowing.set() for c in self._conversations])
+        self.call(self._set)
 
     def refuse(self, refusing: bool = True) -> None:
         """Drop new connections as soon as they are accepted."""
@@ -108,6 +108,14 @@ class Proxy:
             return function()
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+
+    def _clear(self) -> None:
+        for conversation in self._conversations:
+            conversation.flowing.clear()
+
+    def _set(self) -> None:
+        for conversation in self._conversations:
+            conversation.flowing.set()
 
     def _cut(self, reset: bool) -> int:
         count = len(self._conversations)

@@ -1,0 +1,110 @@
+"""A connection that goes away is reported, once, with a reason and within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pegasus_py.node.shell import END_MARK, Connection
+from pegasus_py.node.ssh import SshConnector
+from tests.support.proxy import Proxy
+from tests.support.shells import Collector, node, run_script
+from tests.support.sshd import SshFarm
+
+
+@pytest.fixture
+def proxy(farm: SshFarm, home: Path) -> Iterator[Proxy]:
+    """A proxy through which the configuration leads to node-1."""
+    server = farm["node-1"]
+    with Proxy((server.address, server.port)) as proxy:
+        farm.configure(home, {"node-1": proxy.address})
+        yield proxy
+
+
+async def open_sleeper(connection: Connection) -> Collector:
+    """A shell that says its pid and then nothing more, until its stdin ends."""
+    collector = Collector()
+    stream = await connection.open_shell(collector)
+    stream.write(f"echo up; read x; exit 0\n{END_MARK}\n".encode())
+    await collector.until(lambda data: data == b"up\n")
+    return collector
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["RST", "FIN"])
+async def test_a_cut_is_reported_to_connection_and_shell(proxy: Proxy, reset: bool) -> None:
+    connection = await SshConnector().connect(node("node-1"))
+    collector = await open_sleeper(connection)
+    proxy.cut(reset=reset)
+    assert "connection was" in await asyncio.wait_for(connection.lost, 10)
+    assert "connection was" in (await asyncio.wait_for(collector.end, 10) or "")
+    await connection.close()
+    again = await SshConnector().connect(node("node-1"))
+    assert await run_script(again, "echo up") == (b"up\n", None)
+    await again.close()
+
+
+async def test_a_silent_network_is_noticed_by_keepalive(proxy: Proxy) -> None:
+    connection = await SshConnector(keepalive_interval=0.3, keepalive_count=2).connect(node("node-1"))
+    collector = await open_sleeper(connection)
+    # While all is well, silence of the shell alone ends nothing.
+    await asyncio.wait([connection.lost], timeout=1.5)
+    assert not connection.lost.done() and not collector.end.done()
+    proxy.stall()
+    begin = time.monotonic()
+    reason = await asyncio.wait_for(connection.lost, 20)
+    assert "no longer answers" in reason
+    assert "no longer answers" in (await asyncio.wait_for(collector.end, 10) or "")
+    assert time.monotonic() - begin > 0.3  # not by accident of something else
+    await connection.close()
+
+
+async def test_a_stall_in_the_handshake_ends_in_time(proxy: Proxy) -> None:
+    proxy.stall()
+    with pytest.raises(Exception, match="no SSH answer from"):
+        await SshConnector(connect_timeout=0.3).connect(node("node-1"))
+    proxy.flow()
+    connection = await SshConnector().connect(node("node-1"))
+    await connection.close()
+
+
+async def test_closing_over_a_dead_network_is_bounded(proxy: Proxy) -> None:
+    connection = await SshConnector().connect(node("node-1"))
+    await open_sleeper(connection)
+    proxy.stall()
+    await asyncio.wait_for(connection.close(), 20)
+    assert connection.lost.done()
+
+
+async def test_bytes_that_trickle_in_make_no_difference(proxy: Proxy) -> None:
+    proxy.block = 1
+    connection = await SshConnector().connect(node("node-1"))
+    assert await run_script(connection, "echo slow but sure") == (b"slow but sure\n", None)
+    await connection.close()
+
+
+async def test_killed_sessions_are_reported(farm: SshFarm, ssh_home: Path) -> None:
+    connection = await SshConnector().connect(node("node-2"))
+    collector = await open_sleeper(connection)
+    farm["node-2"].kill_sessions()
+    assert "lost" in await asyncio.wait_for(connection.lost, 10)
+    assert await asyncio.wait_for(collector.end, 10)
+    await connection.close()
+
+
+async def test_a_server_that_comes_back_is_connected_to_again(new_farm: SshFarm, home: Path) -> None:
+    server = new_farm.add("alone").start()
+    new_farm.configure(home)
+    connector = SshConnector()
+    connection = await connector.connect(node("alone"))
+    server.crash()
+    await asyncio.wait_for(connection.lost, 10)
+    await connection.close()
+    with pytest.raises(Exception, match="connection refused"):
+        await connector.connect(node("alone"))
+    server.start()
+    connection = await connector.connect(node("alone"))
+    await connection.close()
