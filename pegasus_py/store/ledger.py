@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegasus_py.core.model import Job
-from pegasus_py.errors import QueueHeld
+from pegasus_py.errors import QueueHeld, StorageError
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger_db import connect, may_be_full
 from pegasus_py.store.ledger_read import LedgerReads
@@ -39,6 +39,7 @@ class Ledger(LedgerReads):
     def __init__(self, path: Path, db: sqlite3.Connection, ballast: int) -> None:
         super().__init__(path, db)
         self.epoch = 0
+        self._serial = 0
         self._ballast = ballast
         self._has_ballast = False
         self._specs: dict[tuple[str | None, str | None, str], int] = {}
@@ -65,12 +66,14 @@ class Ledger(LedgerReads):
         """Open a new run and return its epoch. From now on no older run can commit anything."""
         with self._speaking():
             with self._transaction():
-                (epoch,) = self._db.execute("UPDATE self SET epoch = epoch + 1 RETURNING epoch").fetchone()
+                epoch, serial = self._db.execute(
+                    "UPDATE self SET epoch = epoch + 1 RETURNING epoch, serial"
+                ).fetchone()
                 self._db.execute(
                     "INSERT INTO run(epoch, mode, note, pid, host, began) VALUES (?, ?, ?, ?, ?, ?)",
                     (epoch, mode, note, os.getpid(), os.uname().nodename, time.time()),
                 )
-            self.epoch = epoch
+            self.epoch, self._serial = epoch, serial
             self._take_ballast()
         return self.epoch
 
@@ -108,17 +111,28 @@ class Ledger(LedgerReads):
         self.commit(Batch(cleared=list(ids)))
 
     def _write(self, batch: Batch) -> None:
-        now = time.time()
+        now, serial = time.time(), self._serial + 1
         try:
             with self._transaction():
                 self._fence()
                 self._write_jobs(batch, now)
                 self._write_ends(batch, now)
-                if batch.pop is not None:
-                    self._db.execute("UPDATE self SET pop = ?", (batch.pop,))
-        except BaseException:
+                self._db.execute("UPDATE self SET serial = ?, pop = coalesce(?, pop)", (serial, batch.pop))
+        except BaseException as error:
             self._specs.clear()
-            raise
+            # A step after the one that makes it final may be what failed.
+            if not isinstance(error, sqlite3.Error) or not self._is_recorded(serial):
+                raise
+        self._serial = serial
+
+    def _is_recorded(self, serial: int) -> bool:
+        """Whether a commit that failed is there nevertheless, and, by another one, safely so."""
+        try:
+            with self._transaction():
+                (found,) = self._db.execute("UPDATE self SET serial = serial RETURNING serial").fetchone()
+        except sqlite3.Error:
+            return False
+        return bool(found == serial)
 
     def _write_in_parts(self, batch: Batch) -> None:
         """As large parts as the space for the journal allows."""
@@ -217,11 +231,14 @@ class Ledger(LedgerReads):
         return known
 
     def _fence(self) -> None:
-        (epoch,) = self._db.execute("SELECT epoch FROM self").fetchone()
+        epoch, serial = self._db.execute("SELECT epoch, serial FROM self").fetchone()
         if not self.epoch:
             raise QueueHeld(f"{self.path}: this run has ended or not begun, so it can record nothing")
         if epoch == self.epoch:
-            return
+            if serial == self._serial:
+                return
+            what = "the disk kept what it said it had not: start again, and it is taken up from there"
+            raise StorageError(self.path, what)
         pid, host = self._db.execute("SELECT pid, host FROM run WHERE epoch = ?", (epoch,)).fetchone()
         raise QueueHeld(
             f"{self.path}: overtaken by another controller (pid {pid} on {host}, run {epoch}) while this one "

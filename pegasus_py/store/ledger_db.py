@@ -47,7 +47,9 @@ def _make_or_check(path: Path, db: sqlite3.Connection, create: bool) -> None:
         if not tables:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
-            db.execute("INSERT INTO self(one, queue_id, epoch) VALUES (1, ?, 0)", (secrets.token_hex(8),))
+            db.execute(
+                "INSERT INTO self(one, queue_id, epoch, serial) VALUES (1, ?, 0, 0)", (secrets.token_hex(8),)
+            )
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {FORMAT}")
         db.execute("COMMIT")

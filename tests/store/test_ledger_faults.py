@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +157,66 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             Ledger.open(tmp_path / "ledger.db")
     finally:
         tmp_path.chmod(0o700)
+
+
+RETRIER = """
+import os, sys
+from pathlib import Path
+from pegasus_py.errors import StorageError
+from tests.store.test_ledger_faults import starting, failing
+from pegasus_py.store.ledger import Ledger
+
+with Ledger.open(Path(sys.argv[1]), ballast=40_000) as ledger:
+    ledger.begin_run("queue")
+    previous = ledger.open_attempts()
+    for number in range(ledger.next_job_id, ledger.next_job_id + 4):
+        for _ in range(3):
+            batch = starting(ledger, number)
+            batch.ended = failing(previous).ended
+            batch.pop = b"%d" % number
+            try:
+                ledger.commit(batch)
+            except StorageError as error:
+                print("failed", number, error, flush=True)
+            else:
+                print("done", number, flush=True)
+                break
+        else:
+            break
+        previous = batch.started
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace to let system calls fail")
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize(("call", "step"), [("pwrite64", 17), ("fdatasync", 3)])
+@pytest.mark.timeout(900)
+def test_a_call_that_fails_fails_a_commit_or_nothing(
+    tmp_path: Path, call: str, step: int, error: str
+) -> None:
+    """Fail the N-th call, for many N: what was said to be done is there, and nothing else."""
+    for number in itertools.count(1, 1 if os.environ.get("PEGASUS_TORTURE") == "full" else step):
+        path = tmp_path / f"{number}.db"
+        with Ledger.open(path, ballast=40_000) as ledger:
+            ledger.begin_run("queue")
+            ledger.commit(starting(ledger, 1))
+        trace = ["-f", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={call}"]
+        trace += ["-e", f"inject={call}:error={error}:when={number}"]
+        said = subprocess.run(
+            ["strace", *trace, sys.executable, "-c", RETRIER, str(path)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        done = [int(line.split()[1]) for line in said.stdout.splitlines() if line.startswith("done")]
+        with Ledger.open(path) as ledger:
+            assert ledger._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            (one,) = ledger.open_attempts()
+            assert one.job.id == max(done, default=1), (number, said.stdout, said.stderr)
+            assert ledger.last_pop() == (b"%d" % one.job.id if done else None)
+        if "(INJECTED)" not in (tmp_path / "trace").read_text():
+            assert len(done) == 4
+            return
 
 
 COMMITTER = """
