@@ -22,7 +22,7 @@ ONLY_IN = {
     "filelock": ("store/*.py",),
     "rich": ("show/*.py",),
     "typer": ("cli/*.py",),
-    "jinja2": ("core/template.py",),
+    "jinja2": ("core/template.py", "core/sandbox.py"),
     "yaml": ("core/yamltext.py",),
 }
 
