@@ -1,0 +1,141 @@
+"""Writing files so that a crash leaves the old or the new version, and telling failures of the disk in plain words.
+
+The calls that change bytes go through the names here, so that tests can stop or fail each of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pegasus_py.errors import StorageError
+
+write = os.write
+pwrite = os.pwrite
+fsync = os.fsync
+ftruncate = os.ftruncate
+rename = os.rename
+unlink = os.unlink
+
+BLOCK = 1 << 20
+_FULL = "free some space"
+_DENIED = "make it writable"
+_HINTS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _DENIED,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+}
+
+
+def storage_error(path: object, what: str, error: OSError) -> StorageError:
+    """`what` completes "cannot ..."; the message ends with what the user can do about it."""
+    hint = _HINTS.get(error.errno or 0)
+    return StorageError(path, f"cannot {what}: {error.strerror or error}" + (f"; {hint}" if hint else ""))
+
+
+@contextmanager
+def storage(path: object, what: str) -> Iterator[None]:
+    """Turns an OSError inside into a StorageError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, what, error) from error
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write `data` at the descriptor's place; it may have written a part when it raises."""
+    view = memoryview(data)
+    while view:
+        view = view[write(fd, view) :]
+
+
+def pwrite_all(fd: int, data: bytes, offset: int) -> None:
+    """Write `data` at `offset`; it may have written a part when it raises."""
+    view = memoryview(data)
+    while view:
+        done = pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def read_range(fd: int, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end`, or fewer if the file ends before."""
+    parts = []
+    while start < end:
+        part = os.pread(fd, end - start, start)
+        if not part:
+            break
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def blocks(fd: int, start: int) -> Iterator[bytes]:
+    """The bytes from `start` to the end, in pieces."""
+    while piece := os.pread(fd, BLOCK, start):
+        yield piece
+        start += len(piece)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` durable. File systems that cannot flush a directory do it by themselves."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+    finally:
+        os.close(fd)
+
+
+class Replacement:
+    """A new version of the regular file `target`, written and flushed beside it, which counts from `publish` on.
+
+    Its name is always the same, so that what a crash leaves is found (`clean`). `target` is no symlink.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.temporary = target.with_name(f".{target.name}.pegasus-new")
+
+    def prepare(self, parts: Iterable[bytes], like: os.stat_result) -> None:
+        """Write `parts` with the mode and, as far as allowed, the owner of `like`. Raises OSError, leaving nothing."""
+        self.clean()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self.temporary, flags, 0o600)
+        try:
+            for part in parts:
+                write_all(fd, part)
+            self._imitate(fd, like)
+            fsync(fd)
+        except OSError:
+            self.clean()
+            raise
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _imitate(fd: int, like: os.stat_result) -> None:
+        mine = os.fstat(fd)
+        if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
+            with suppress(PermissionError):
+                os.fchown(fd, -1, like.st_gid)
+            with suppress(PermissionError):
+                os.fchown(fd, like.st_uid, -1)
+        # After the owner: a change of owner clears set-id bits.
+        os.fchmod(fd, like.st_mode & 0o7777)
+
+    def publish(self) -> None:
+        """Put the new version in the place of the old one, durably. Raises OSError."""
+        rename(self.temporary, self.target)
+        sync_directory(self.target.parent)
+
+    def clean(self) -> None:
+        """Remove a version that was never published, of this process or of one that was killed."""
+        with suppress(FileNotFoundError):
+            unlink(self.temporary)

@@ -1,0 +1,147 @@
+"""What one pop is going to change: written to the ledger before anything is changed, read back after a crash.
+
+And the mark that a pop is complete, kept beside the ledger, so that recovery never takes an entry that the user wrote
+after the pop for one that the pop failed to remove.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pegasus_py.core.model import Task
+from pegasus_py.errors import StorageError
+from pegasus_py.store import disk
+
+STAMP = 8
+"""Length of the random hex word that names a pop, and that its filler carries where there is room."""
+_SMALL = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Bytes of the queue file to be replaced: `size` bytes at `offset`, with SHA-256 `digest`, become `new`.
+
+    `before` and `after` are some bytes around them, for telling that this is still the file that was planned for.
+    For an edit in place `old` are the bytes themselves and as long as `new`; else it is None.
+    """
+
+    offset: int
+    size: int
+    new: bytes
+    before: bytes = b""
+    after: bytes = b""
+    old: bytes | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PopRecord:
+    """One pop of one or several tasks. `rewrite`: the file is replaced as a whole, else it is edited in place.
+
+    `size` is the queue file's before the pop; `tasks` are digests of the tasks taken, in order; `consumed` are the
+    records for consumed.yaml, to be appended when that has `consumed_size` bytes.
+    """
+
+    stamp: str
+    rewrite: bool
+    size: int
+    edits: tuple[Edit, ...]
+    tasks: tuple[str, ...]
+    consumed_size: int
+    consumed: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        text = json.dumps(asdict(self), default=_bytes_to_text, separators=(",", ":")).encode("ascii")
+        return b"z" + zlib.compress(text, 1) if len(text) > _SMALL else text
+
+
+def decode(blob: bytes) -> PopRecord:
+    """The inverse of `encode`. Raises StorageError for anything else."""
+    try:
+        fields = json.loads(zlib.decompress(blob[1:]) if blob[:1] == b"z" else blob)
+        edits = tuple(
+            Edit(**{k: v.encode("latin-1") if k in _BYTES and v is not None else v for k, v in e.items()})
+            for e in fields.pop("edits")
+        )
+        consumed = tuple(text.encode("latin-1") for text in fields.pop("consumed"))
+        return PopRecord(edits=edits, consumed=consumed, **{**fields, "tasks": tuple(fields["tasks"])})
+    except (ValueError, zlib.error, KeyError, TypeError, AttributeError) as error:
+        raise StorageError("ledger", f"its record of the last pop cannot be read: {error}") from error
+
+
+_BYTES = ("new", "before", "after", "old")
+
+
+def _bytes_to_text(value: object) -> str:
+    assert isinstance(value, bytes)
+    return value.decode("latin-1")
+
+
+def task_digest(task: Task) -> str:
+    """Equal for equal tasks, wherever they stand."""
+    return hashlib.sha256(repr((task.command, task.params, task.options)).encode()).hexdigest()[:16]
+
+
+def bytes_digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _boot_id() -> str:
+    """Changes whenever this machine may have lost what was written but not flushed; "" if it cannot be told."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+class PopMark:
+    """The file `popped` in the state directory: which pop was applied last, and which is durable.
+
+    "Applied" holds while the machine runs (`kill -9` loses nothing that was written); "durable" holds for ever.
+    Without the directory (`pegasus lock` before the first run) nothing is noted: there is no ledger either.
+    """
+
+    _SLOT = 64
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "popped"
+        self._boot = _boot_id()
+        self._fd: int | None = None
+
+    def applied(self, stamp: str) -> None:
+        """Note that every byte of the pop was written. Never fails: without the note recovery looks at the files."""
+        self._put(0, f"{stamp} {self._boot}")
+
+    def durable(self, stamp: str) -> None:
+        """Note that the pop was flushed."""
+        self._put(self._SLOT, stamp)
+
+    def flush(self) -> None:
+        if self._fd is not None:
+            disk.fsync(self._fd)
+
+    def is_complete(self, stamp: str) -> bool:
+        """Whether the pop is known to be complete in both files."""
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            return False
+        applied, durable = (data[i : i + self._SLOT].decode("latin-1").split() for i in (0, self._SLOT))
+        return durable == [stamp] or (bool(self._boot) and applied == [stamp, self._boot])
+
+    def _put(self, offset: int, text: str) -> None:
+        with suppress(OSError):
+            if self._fd is None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self.path, flags, 0o600)
+            disk.pwrite_all(self._fd, text.ljust(self._SLOT - 1).encode("latin-1") + b"\n", offset)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

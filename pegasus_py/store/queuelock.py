@@ -1,0 +1,116 @@
+"""The lock that guards a queue file: `queue.yaml.lock` beside it, never replaced."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from pegasus_py.errors import ExitCode, PegasusError
+from pegasus_py.store.disk import storage_error
+from pegasus_py.store.rundir import NO_LOCKS
+
+
+class QueueBusy(PegasusError):
+    """Someone else holds the queue file, or changes it at this moment. Nothing was done; try again later."""
+
+    exit_code = ExitCode.CONFLICT
+
+
+class QueueLock:
+    """One holder at a time, over all processes, whether they name the queue directly or through a symlink."""
+
+    def __init__(self, queue: Path) -> None:
+        self.queue = queue
+        self.path = Path(f"{os.path.realpath(queue)}.lock")
+        self._lock: BaseFileLock = FileLock(self.path, thread_local=False)
+        self._tried = False
+        self._noted = False
+
+    @property
+    def kind(self) -> Literal["flock", "soft"]:
+        """What the lock really is, known after the first `acquire`: "soft" where the file system has no flock.
+
+        A soft lock is a file that exists while the lock is held; one left by a crash on another host must be removed
+        by hand.
+        """
+        return "soft" if isinstance(self._lock, SoftFileLock) else "flock"
+
+    def acquire(self, timeout: float, note: str) -> None:
+        """Take the lock, waiting for `timeout` seconds. `note`, if any, tells others who holds it.
+
+        Raises QueueBusy, StorageError.
+        """
+        if self._lock.is_locked:
+            raise QueueBusy(f"{self.queue}: this process is already changing it")
+        try:
+            if self._tried:
+                self._lock.acquire(timeout=timeout)
+            else:
+                self._first(timeout)
+                self._tried = True
+        except Timeout:
+            raise QueueBusy(f"{self.queue}: {self._holder()}") from None
+        except OSError as error:
+            raise storage_error(self.path, "lock the queue", error) from error
+        if note:
+            self._write_note(f"{os.getpid()} {socket.gethostname()} {time.strftime('%H:%M:%S')} {note}\n")
+            self._noted = True
+
+    def _first(self, timeout: float) -> None:
+        with warnings.catch_warnings():
+            # filelock warns when it turns into a soft lock; `kind` says so instead.
+            warnings.simplefilter("ignore")
+            try:
+                self._lock.acquire(timeout=timeout)
+            except (NotImplementedError, OSError) as error:
+                if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                    raise
+                self._lock = SoftFileLock(self.path, thread_local=False)
+                self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        if self._noted:
+            self._write_note("")
+            self._noted = False
+        self._lock.release()
+
+    def _write_note(self, text: str) -> None:
+        # A soft lock's file is filelock's own. The note is a courtesy: without it the lock holds all the same.
+        if self.kind == "flock":
+            with suppress(OSError):
+                self.path.write_text(text)
+
+    def _holder(self) -> str:
+        """Who holds the lock, from what they noted, unless that was left by a process that has ended."""
+        try:
+            words = self.path.read_text(errors="replace")[:500].split(maxsplit=3)
+        except OSError:
+            words = []
+        if self.kind == "soft":
+            who = " ".join(words) or "unknown"
+            return f"locked by another process ({who}); if that has ended, remove {self.path}"
+        if (
+            len(words) == 4
+            and words[0].isdigit()
+            and (words[1] != socket.gethostname() or _alive(int(words[0])))
+        ):
+            pid, host, since, note = words
+            return f"locked by {note.strip()} (process {pid} on {host}, since {since}); try again when it has ended"
+        return "locked by another process; try again in a moment"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
