@@ -34,10 +34,15 @@ SPECS = 1024
 
 
 class Ledger(LedgerReads):
-    """One queue's record. `epoch` is the number of the run that this controller has begun, else 0."""
+    """One queue's record. `epoch` is the number of the run that this controller has begun, else 0.
 
-    def __init__(self, path: Path, db: sqlite3.Connection, ballast: int) -> None:
+    `has_locks` is False where the file system has no locks: SQLite then works without (see
+    `ledger_db.connect`).
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection, has_locks: bool, ballast: int) -> None:
         super().__init__(path, db)
+        self.has_locks = has_locks
         self.epoch = 0
         self._serial = 0
         self._ballast = ballast
@@ -46,11 +51,13 @@ class Ledger(LedgerReads):
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True, ballast: int = BALLAST) -> Ledger:
-        """Open the ledger; make it if there is none and `create`. StorageError if that cannot be.
+        """Open the ledger; make it if there is none and `create`, which is False for those who only read.
+
+        StorageError if that cannot be.
 
         `ballast` is how many bytes are kept back for a full disk (see `commit`).
         """
-        return cls(path, connect(path, create=create), ballast)
+        return cls(path, *connect(path, create=create), ballast)
 
     def close(self) -> None:
         with self._mutex:
@@ -129,7 +136,8 @@ class Ledger(LedgerReads):
         """Whether a commit that failed is there nevertheless, and, by another one, safely so."""
         try:
             with self._transaction():
-                (found,) = self._db.execute("UPDATE self SET serial = serial RETURNING serial").fetchone()
+                # Without a change there would be no flush.
+                (found,) = self._db.execute("UPDATE self SET doubts = doubts + 1 RETURNING serial").fetchone()
         except sqlite3.Error:
             return False
         return bool(found == serial)

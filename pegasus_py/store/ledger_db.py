@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import secrets
 import sqlite3
@@ -16,15 +18,23 @@ BUSY = 30.0
 """Seconds for which a commit waits for readers of the ledger."""
 
 
-def connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    """Open the file, mode 0600, and make it and its tables if `create`. StorageError if that cannot be."""
+def connect(path: Path, *, create: bool) -> tuple[sqlite3.Connection, bool]:
+    """Open the file, mode 0600, and make it and its tables if `create`. StorageError if that cannot be.
+
+    Also says whether the file system has the locks that SQLite wants. Where it has none (NFS without a lock
+    daemon), the claim of the one controller and the fence in each commit stand alone, and a reader, for which
+    `create` is False, may find the file in the middle of a change.
+    """
     with translated(path):
         if create:
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         elif not path.exists():
             raise StorageError(path, "there is no ledger here: nothing has run with this queue yet")
-        db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        locks = _has_locks(path)
+        how = "" if locks else "?vfs=unix-none" if create else "?immutable=1"
+        uri = path.absolute().as_uri() + how
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = PERSIST")
             db.execute("PRAGMA synchronous = FULL")
@@ -35,7 +45,24 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-        return db
+        return db, locks
+
+
+def _has_locks(path: Path) -> bool:
+    """Try it on a file beside: closing the ledger itself would drop the locks that this process has on it."""
+    descriptor = -1
+    try:
+        descriptor = os.open(
+            path.with_name(f"{path.name}-locks"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600
+        )
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        # Anything else, a read-only or full disk say, is for SQLite to find.
+        return error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return True
 
 
 def _make_or_check(path: Path, db: sqlite3.Connection, create: bool) -> None:
@@ -48,7 +75,8 @@ def _make_or_check(path: Path, db: sqlite3.Connection, create: bool) -> None:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
             db.execute(
-                "INSERT INTO self(one, queue_id, epoch, serial) VALUES (1, ?, 0, 0)", (secrets.token_hex(8),)
+                "INSERT INTO self(one, queue_id, epoch, serial, doubts) VALUES (1, ?, 0, 0, 0)",
+                (secrets.token_hex(8),),
             )
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {FORMAT}")

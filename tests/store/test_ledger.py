@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import sqlite3
 import stat
 from pathlib import Path
@@ -312,6 +314,29 @@ def test_readers_read_while_the_controller_writes(path: Path) -> None:
         for number in range(1, 20):
             start(ledger, number)
             assert reader.counts() == {S.STARTING: number}
+
+
+def test_without_locks_in_the_file_system_it_works_and_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lockf(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    locks = Path("/proc/locks")
+    with Ledger.open(path) as ledger:
+        assert not ledger.has_locks
+        ledger.begin_run("queue")
+        start(ledger, 1)
+        ledger._db.execute("BEGIN IMMEDIATE")
+        assert f":{path.stat().st_ino} " not in locks.read_text()
+        ledger._db.execute("ROLLBACK")
+        with Ledger.open(path, create=False) as reader:
+            assert reader.counts() == {S.STARTING: 1}
+        with Ledger.open(path) as newer:
+            newer.begin_run("queue")
+            with pytest.raises(QueueHeld, match="overtaken"):
+                start(ledger, 2)
 
 
 @pytest.mark.parametrize("read", ["open_attempts", "uncleared", "waiting_jobs", "next_job_id", "failed"])

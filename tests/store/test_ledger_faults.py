@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,34 @@ with Ledger.open(Path(sys.argv[1]), ballast=40_000) as ledger:
             break
         previous = batch.started
 """
+
+
+def test_what_is_there_though_it_was_said_to_have_failed_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.db"
+    with Ledger.open(path, ballast=0) as ledger:
+        ledger.begin_run("queue")
+        with monkeypatch.context() as patch:
+            # As on a disk that fails in the last step of a commit, and in all that would make sure of it.
+            patch.setattr(ledger, "_is_recorded", lambda serial: False)
+            patch.setattr(ledger, "_transaction", lambda: fails_at_the_end(ledger))
+            with pytest.raises(StorageError, match="disk does not read or write"):
+                ledger.commit(starting(ledger, 1))
+        with pytest.raises(StorageError, match="start again"):
+            ledger.commit(starting(ledger, 2))
+        ledger.begin_run("queue")
+        assert [attempt.job.id for attempt in ledger.open_attempts()] == [1]
+        ledger.commit(starting(ledger, 2))
+
+
+@contextmanager
+def fails_at_the_end(ledger: Ledger) -> Iterator[None]:
+    with Ledger._transaction(ledger):
+        yield
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    raise error
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace to let system calls fail")
