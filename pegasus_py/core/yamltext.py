@@ -109,6 +109,7 @@ _BAD_CHARACTER = re.compile(
     "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
 )
 _BETWEEN = re.compile(r"(?:[ \t\r]*(?:#[^\n]*)?\n)*+[ \t\r]*+(?:#[^\n]*\Z)?")
+_WORD = re.compile(r"[^ \t\r\n]{1,4}")
 _COMMA = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*+,[ \t]*")
 _OPENING_BRACES = re.compile(r"(?:^|[-:,\[] )\s*\{[{%]")
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -137,7 +138,7 @@ class _Reader:
         self.loader = _Loader(self.text)
 
     def _decode(self, data: bytes) -> str:
-        """The text up to the line that holds the first bad byte or character, which becomes `fault`."""
+        """The text up to the first bad byte or character, which becomes `fault`."""
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -154,7 +155,7 @@ class _Reader:
                 'or write it as an escape in double quotes ("\\x1b")',
             )
             text = text[: bad.start()]
-        return text if self.fault is None else text[: text.rfind("\n") + 1]
+        return text
 
     # --- positions
 
@@ -374,20 +375,20 @@ class _Reader:
             self.need_more()
             return at
         column = at - self.line_start(at)
-        if column == 0 and self.text.startswith("...", at):
+        word = _WORD.match(self.text, at)
+        # A word at the very end may be longer than it looks, if the text ends at a fault.
+        known = word[0] if word and (self.final or word.end() < len(self.text)) else ""
+        if not known:
+            self.need_more()
+        if (column == indent and known == "-") or (column == 0 and known == "..."):
             return at
-        if (
-            column == indent
-            and self.text[at] == "-"
-            and self.text[at + 1 : at + 2] in ("", " ", "\t", "\r", "\n")
-        ):
-            return at
-        if column == 0 and self.text.startswith("---", at):
-            raise BadInput(self._place(self.text, at), "a second document begins here; remove this line")
-        raise BadInput(
-            self._place(self.text, at),
-            'neither a new entry nor part of the one above; begin entries with "- " in one column, indent the rest',
-        )
+        if column == 0 and known == "---":
+            what = "a second document begins here; remove this line"
+        elif "\n" in self.text[end:at]:
+            what = 'neither a new entry nor part of the one above; begin each "- " in one column, indent the rest'
+        else:
+            what = "more text after the end of a value; put the whole in quotes, or use a | block"
+        raise BadInput(self._place(self.text, at), what)
 
     def _flow_items(self, opening: Any) -> Iterator[Item]:
         event = self.event()
