@@ -59,7 +59,8 @@ from pegasus_py.store import batch as ledger_batch
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
-from pegasus_py.store.queuefile import QueueBusy, QueueFile
+from pegasus_py.store.queuefile import QueueFile
+from pegasus_py.store.queuelock import QueueBusy
 
 WATCH_EVERY = 0.1
 """Seconds between looks at the queue file; file events would not arrive on NFS."""
@@ -117,8 +118,9 @@ class Engine:
         self._writer = ThreadPoolExecutor(1, "ledger")
         self._unrecorded: list[Record] = []
         self._cleared: list[str] = []
-        self._pending_pop: bytes | None = None
         self._trouble = ""
+        self._trouble_is_busy = False
+        self._untrusted = ""
         self._storage_until = 0.0
         self._fatal: PegasusError | None = None
 
@@ -245,16 +247,8 @@ class Engine:
         return Began(order.waiting, order.seat, attempt)
 
     def _take(self, order: Take) -> Haul:
-        if time.monotonic() < self._storage_until:
+        if self._untrusted or time.monotonic() < self._storage_until:
             return Haul(view=QueueView.BLOCKED)
-        if self._pending_pop is not None:
-            try:
-                with self._stores.queue.hold():
-                    self._stores.queue.recover(self._pending_pop)
-                self._pending_pop = None
-            except PegasusError as error:
-                self._storage_trouble(error)
-                return Haul(view=QueueView.BLOCKED)
         haul = self._taker.take(order)
         self._say_trouble(haul.error)
         return haul
@@ -269,14 +263,15 @@ class Engine:
             await self._commit(turn.batch)
         except StorageError as error:
             self._storage_trouble(error)
+            if self._untrusted:
+                self.fact(StopAsked(StopLevel.FINISH))
             await self._write_ends_only(turn)
             return
         if turn.haul is not None and turn.haul.pop is not None:
             try:
                 turn.haul.apply()
             except StorageError as error:
-                # The ledger has these attempts, so they run; the queue is mended from it before the next take.
-                self._pending_pop = turn.haul.pop
+                # The ledger has these attempts, so they run; the queue file completes the pop before the next one.
                 self._storage_trouble(error)
 
     async def _write_ends_only(self, turn: _Turn) -> None:
@@ -310,9 +305,17 @@ class Engine:
 
     def _commit_in_thread(self, batch: Batch) -> None:
         if batch.pop is not None:
-            # The ledger keeps one pop: the one before must be safe on disk before its record is replaced.
-            self._stores.queue.sync()
+            self._sync_queue()
         self._stores.ledger.commit(batch)
+
+    def _sync_queue(self) -> None:
+        """The ledger keeps one pop: the one before must be safe on disk before its record is replaced."""
+        try:
+            self._stores.queue.sync()
+        except StorageError as error:
+            # After a failed flush nobody knows what is on the disk: take nothing more in this run.
+            self._untrusted = str(error)
+            raise
 
     async def _in_writer(self, function: Callable[..., None], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
@@ -399,8 +402,6 @@ class Engine:
             self._trouble = str(error)
             self._tell(Note(str(error)) if isinstance(error, QueueBusy) else QueueBad(str(error)))
 
-    _trouble_is_busy = False
-
     def _storage_trouble(self, error: PegasusError) -> None:
         self._storage_until = time.monotonic() + STORAGE_RETRY
         self._trouble_is_busy = True
@@ -427,6 +428,5 @@ class Engine:
             return False
 
     def _compact(self) -> None:
-        with self._stores.queue.hold():
-            self._stores.queue.sync()
-            self._stores.queue.compact()
+        self._stores.queue.sync()
+        self._stores.queue.compact()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from pegasus_py.core.moves import Fact, Outcome, Resumed, Waiting
 from pegasus_py.core.state import Mode, Settings, State, new_state
 from pegasus_py.errors import BadInput, ExitCode, PegasusError, Place, StorageError
 from pegasus_py.node.local import LocalConnector
-from pegasus_py.node.session import Identity
 from pegasus_py.node.shell import Connector
 from pegasus_py.node.ssh import SshConnector
 from pegasus_py.run.check import check_queue
@@ -126,7 +126,7 @@ class _Life:
                 self._mend_queue(ledger)
                 stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
                 state, engine = self._prepare(stores)
-                outcome = await self._drive(state, engine, stores, Identity(ledger.queue_id, epoch))
+                outcome = await self._drive(state, engine, stores, epoch)
                 ledger.end_run(outcome)
             return self._sum_up(state, outcome)
         finally:
@@ -134,10 +134,7 @@ class _Life:
 
     def _mend_queue(self, ledger: Ledger) -> None:
         """Finish what a crash left between the ledger and the files. A held lock is waited for: it is an editor's."""
-        blob = ledger.last_pop()
-        if blob is not None:
-            with self._queue.hold(timeout=None):
-                self._queue.recover(blob)
+        self._queue.recover(ledger.last_pop(), timeout=math.inf)
 
     def _prepare(self, stores: Stores) -> tuple[State, Engine]:
         ledger = stores.ledger
@@ -170,10 +167,11 @@ class _Life:
         taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id)
         return state, Engine(state, taker, stores, self._screen.tell, first)
 
-    async def _drive(self, state: State, engine: Engine, stores: Stores, identity: Identity) -> Outcome:
+    async def _drive(self, state: State, engine: Engine, stores: Stores, epoch: int) -> Outcome:
         plant = Plant(
             connector=self._connector,
-            identity=identity,
+            queue_id=stores.ledger.queue_id,
+            epoch=epoch,
             grace=self._request.grace,
             logs=stores.logs,
             flush=engine.flush_logs,
@@ -227,7 +225,7 @@ class _Leftovers:
 
     def __init__(self, ledger: Ledger, state: State) -> None:
         self._first_new_id = ledger.next_job_id
-        self._open = {f"{a.job.id}.{a.number}" for a in ledger.open_attempts()}
+        self._open = {attempt.id for attempt in ledger.open_attempts()}
         self._by_host: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in ledger.uncleared():
             self._by_host[attempt.hostname].append(attempt)
@@ -239,10 +237,10 @@ class _Leftovers:
         self._asked.add(subnode.hostname)
         return self._by_host.pop(subnode.hostname, []), self._may_go
 
-    def _may_go(self, name: str) -> bool:
-        """Whether a name in the spool is of an attempt that ended before this run."""
-        job = name.partition(".")[0]
-        return job.isdecimal() and int(job) < self._first_new_id and name not in self._open
+    def _may_go(self, attempt_id: str) -> bool:
+        """Whether this is an attempt that ended before this run."""
+        job = attempt_id.partition(".")[0]
+        return job.isdecimal() and int(job) < self._first_new_id and attempt_id not in self._open
 
 
 def _left(queue: QueueFile) -> int | None:

@@ -26,7 +26,7 @@ from pegasus_py.core.moves import (
     Send,
 )
 from pegasus_py.errors import NodeError, QueueHeld, StorageError
-from pegasus_py.node.session import Identity, NodeSession
+from pegasus_py.node.session import NodeSession
 from pegasus_py.node.shell import Connection, Connector
 from pegasus_py.run.tap import Tap
 from pegasus_py.store.logs import LogFiles
@@ -45,7 +45,8 @@ class Plant:
     """What all links of a run share."""
 
     connector: Callable[[SubNode], Connector]
-    identity: Identity
+    queue_id: str
+    epoch: int
     grace: float
     logs: LogFiles
     flush: Callable[[list[Attempt]], Awaitable[None]]
@@ -55,8 +56,8 @@ class Plant:
     overtaken: Callable[[str], None]
     cleared: Callable[[list[str]], None]
     leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]] | None]
-    """What ended earlier on a host but may have left something there, and whether a spool name may go; None: nothing
-    to do for this sub-node."""
+    """What ended earlier on a host but may have left something there, and whether what the spool has of an id may go;
+    None: nothing to do for this sub-node."""
     backlog: Callable[[], int]
     """Bytes that wait for the terminal or pipe to take them."""
     random: random.Random = field(default_factory=random.Random)
@@ -123,7 +124,9 @@ class Link:
         connection = await connector.connect(self.subnode)
         self._closed = closed = asyncio.get_running_loop().create_future()
         try:
-            session = await NodeSession.open(connection, self.subnode, self._plant.identity, self)
+            session = await NodeSession.open(
+                connection, self.subnode, self._plant.queue_id, self._plant.epoch, self
+            )
             await self._sweep(session)
         except BaseException:
             await connection.close()
@@ -149,7 +152,7 @@ class Link:
             await self._collect_rest(session, attempt, report.size)
         if attempts:
             await self._plant.flush(attempts)
-        done = [name for name in await session.list() if may_go(name)]
+        done = [attempt_id for attempt_id in await session.list() if may_go(attempt_id)]
         if done:
             await session.clear(done)
         self._plant.cleared([a.id for a in attempts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -12,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pegasus_py.errors import BadInput, ExitCode, UsageError
-from pegasus_py.store.queuefile import QueueBusy, QueueFile
+from pegasus_py.store.queuefile import QueueFile
+from pegasus_py.store.queuelock import QueueBusy
 
 FALLBACKS = ("vim", "vi", "nano")
 
@@ -25,11 +27,11 @@ def edit_locked(queue_file: Path, editor: str | None) -> ExitCode:
     command = find_editor(editor, os.environ)
     queue = QueueFile(queue_file)
     try:
-        holding = queue.hold(timeout=0)
+        holding = queue.hold(note="pegasus lock")
         holding.__enter__()
     except QueueBusy as error:
         print(f"pegasus: {error}; waiting", file=sys.stderr)
-        holding = queue.hold(timeout=None)
+        holding = queue.hold(timeout=math.inf, note="pegasus lock")
         holding.__enter__()
     try:
         return _edit_until_good(queue, queue_file, command)

@@ -11,8 +11,9 @@ from pegasus_py.core.entries import consumed_record
 from pegasus_py.core.model import Attempt, Job, Params, SubNode, Task
 from pegasus_py.core.moves import Begin, QueueView, Take
 from pegasus_py.core.template import merge_params, render
-from pegasus_py.errors import BadInput, PegasusError, StorageError
-from pegasus_py.store.queuefile import QueueBusy, QueueFile, Taking
+from pegasus_py.errors import BadInput, PegasusError, Place, StorageError
+from pegasus_py.store.queuefile import QueueFile, Taking
+from pegasus_py.store.queuelock import QueueBusy
 
 
 @dataclass(slots=True)
@@ -64,6 +65,8 @@ class Taker:
         records: list[str] = []
         try:
             haul.taking = taking = haul.holding.enter_context(self._queue.hold())
+            if not taking.exists:
+                raise BadInput(Place(self._queue.name), "the file is gone; put it back, if only an empty one")
             if not order.seats:
                 haul.view = QueueView.MORE if taking.peek() is not None else QueueView.EMPTY
             elif order.round is not None:
