@@ -17,9 +17,11 @@ from typing import Any
 import yaml
 
 from pegasus_py.core.nodes import Cut, Item, Mapping, Mark, Node, Scalar, Sequence
-from pegasus_py.errors import BadInput, Place
+from pegasus_py.core.yamlsource import MAX_FILE, Source
+from pegasus_py.errors import BadInput
 
 __all__ = [
+    "MAX_FILE",
     "MAX_ITEM",
     "Cut",
     "Item",
@@ -34,8 +36,6 @@ __all__ = [
     "plain_item",
 ]
 
-MAX_FILE = 64 * 2**20
-"""Bytes of a file that is read as a whole."""
 MAX_ITEM = 16 * 2**20
 """Bytes of one item of a list."""
 MAX_SCALAR = 4 * 2**20
@@ -105,89 +105,20 @@ def plain_item(data: bytes, pos: int = 0, *, final: bool = False) -> tuple[str, 
     return text.decode("ascii"), end
 
 
-_BAD_CHARACTER = re.compile(
-    "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
-)
-_BETWEEN = re.compile(r"(?:[ \t\r]*(?:#[^\n]*)?\n)*+[ \t\r]*+(?:#[^\n]*\Z)?")
 _WORD = re.compile(r"[^ \t\r\n]{1,4}")
 _COMMA = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*+,[ \t]*")
 _OPENING_BRACES = re.compile(r"(?:^|[-:,\[] )\s*\{[{%]")
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
-class _Reader:
+class _Reader(Source):
     """One pass over the events of one piece of text. Positions inside are indices of characters in `text`."""
 
     def __init__(self, data: bytes, file: str, offset: int = 0, line: int = 1, final: bool = True) -> None:
-        self.file = file
-        self.first_line = line
-        self.fault: BadInput | None = None
-        if len(data) > MAX_FILE:
-            raise BadInput(Place(file), f"larger than {MAX_FILE >> 20} MiB; split it into several files")
-        if not final:
-            data = data[: data.rfind(b"\n") + 1]
-        if offset == 0 and data.startswith(b"\xef\xbb\xbf"):
-            data, offset = data[3:], 3
-        self.offset = offset
-        self.text = self._decode(data)
-        self.final = final and self.fault is None
-        self.ascii = self.text.isascii()
-        self.known = (0, 0)
+        super().__init__(data, file, offset, line, final)
         self.end = 0
         self._forget()
         self.loader = _Loader(self.text)
-
-    def _decode(self, data: bytes) -> str:
-        """The text up to the first bad byte or character, which becomes `fault`."""
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            text = data[: error.start].decode("utf-8")
-            self.fault = BadInput(
-                self._place(text, len(text)),
-                f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8",
-            )
-        bad = _BAD_CHARACTER.search(text)
-        if bad is not None:
-            self.fault = BadInput(
-                self._place(text, bad.start()),
-                f"the character U+{ord(bad[0]):04X} cannot stand in YAML; remove it, "
-                'or write it as an escape in double quotes ("\\x1b")',
-            )
-            text = text[: bad.start()]
-        return text
-
-    # --- positions
-
-    def _place(self, text: str, index: int) -> Place:
-        line = text.count("\n", 0, index)
-        return Place(self.file, self.first_line + line, index - text.rfind("\n", 0, index))
-
-    def bytes_to(self, index: int) -> int:
-        """The offset in the file, in bytes, of a character."""
-        if self.ascii:
-            return self.offset + index
-        at, size = self.known
-        if at <= index:
-            size += len(self.text[at:index].encode("utf-8"))
-        else:
-            size -= len(self.text[index:at].encode("utf-8"))
-        self.known = (index, size)
-        return self.offset + size
-
-    def mark(self, mark: Any) -> Mark:
-        return Mark(self.first_line + mark.line, mark.column + 1, self.bytes_to(mark.index))
-
-    def bad(self, mark: Mark | Any, what: str) -> BadInput:
-        if not isinstance(mark, Mark):
-            mark = self.mark(mark)
-        return BadInput(Place(self.file, mark.line, mark.column), what)
-
-    def line_start(self, index: int) -> int:
-        return self.text.rfind("\n", 0, index) + 1
-
-    def line_end(self, index: int) -> int:
-        return self.text.find("\n", index) + 1 or len(self.text)
 
     # --- events
 
@@ -199,7 +130,7 @@ class _Reader:
             index = min(getattr(mark, "index", 0), len(self.text))
             if index == len(self.text):
                 self.need_more()
-            raise BadInput(self._place(self.text, index), self._syntax(error, index)) from None
+            raise BadInput(self.place(self.text, index), self._syntax(error, index)) from None
 
     def _syntax(self, error: yaml.MarkedYAMLError, index: int) -> str:
         what = f"not YAML: {error.problem or 'unexpected text'}"
@@ -211,13 +142,6 @@ class _Reader:
         if any(_OPENING_BRACES.search(line) for line in lines):
             return what + '; put quotes around a text that begins with "{{"'
         return what + "; a text with special characters needs quotes or a | block"
-
-    def need_more(self) -> None:
-        """Called where the text ends too early to tell: harmless if that is the end of the file."""
-        if self.fault is not None:
-            raise self.fault
-        if not self.final:
-            raise Cut
 
     def open(self) -> Any:
         """The event that begins the document's node, or None if there is no document or it is empty."""
@@ -337,7 +261,7 @@ class _Reader:
     # --- items
 
     def items(self) -> Iterator[Item]:
-        begin = self._next_content(0)
+        begin = self.next_content(0)
         if self.text.startswith("...", begin) and begin == self.line_start(begin):
             # Only the end of the document is left in this piece.
             self._following(begin + 3, None)
@@ -364,13 +288,9 @@ class _Reader:
             yield self._item(node, start, end, line, dash - start)
             dash = following
 
-    def _next_content(self, index: int) -> int:
-        found = _BETWEEN.match(self.text, index)
-        return found.end() if found else index
-
     def _following(self, end: int, indent: int | None) -> int:
         """Where the next content after `end` begins, which must be an item in column `indent` or the end."""
-        at = self._next_content(end)
+        at = self.next_content(end)
         if at >= len(self.text):
             self.need_more()
             return at
@@ -388,7 +308,7 @@ class _Reader:
             what = 'neither a new entry nor part of the one above; begin each "- " in one column, indent the rest'
         else:
             what = "more text after the end of a value; put the whole in quotes, or use a | block"
-        raise BadInput(self._place(self.text, at), what)
+        raise BadInput(self.place(self.text, at), what)
 
     def _flow_items(self, opening: Any) -> Iterator[Item]:
         event = self.event()

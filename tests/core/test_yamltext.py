@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegasus_py.core import yamltext
+from pegasus_py.core import yamlsource, yamltext
 from pegasus_py.core.yamltext import (
     Cut,
     Item,
@@ -158,7 +158,7 @@ def test_sizes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "more than 50 values" in fault("- [" + "a, " * 60 + "]")
     assert "an entry of more than" in fault("- [" + "a" * 90 + ", a" * 10 + " " * 300 + "]")
     assert len(list(items(b"- [a, b]\n" * 100, "q"))) == 100
-    monkeypatch.setattr(yamltext, "MAX_FILE", 1000)
+    monkeypatch.setattr(yamlsource, "MAX_FILE", 1000)
     assert "larger than" in fault("- a\n" * 300)
 
 
