@@ -53,7 +53,7 @@ def end_line(attempt: Attempt, end: End, log: str, retry_in: float | None) -> st
     why = ", ".join(filter(None, (status_text(end), plain(end.reason))))
     if end.state is JobState.SUCCEEDED:
         return text + (f" after {seconds(end.duration)}" if end.duration is not None else "")
-    text += (f": {why}" if why else "") + f" (log {plain(log)})"
+    text += (f": {why}" if why else "") + (f" (log {plain(log)})" if log else "")
     if retry_in is not None:
         text += f"; next attempt in {seconds(retry_in)}"
     return text
