@@ -51,6 +51,13 @@ class Request:
     connector: Connector | None = None
 
 
+_SAY = {
+    Outcome.ABORTED: "a command failed and --error-aborts was given: the rest stays in the queue",
+    Outcome.NO_NODES: "no node can be reached: the rest stays in the queue",
+    Outcome.LEFT: "left; what runs goes on, and the next run takes it up",
+}
+
+
 class Screen:
     """The subscribers of one run that print. Events are shown once the event loop has a moment."""
 
@@ -212,6 +219,8 @@ class _Life:
         summary.open = len(state.seat_of)
         left = _left(self._queue)
         summary.not_started = left
+        if outcome in _SAY:
+            self._screen.tell(Note(_SAY[outcome], warning=True))
         code = _exit_code(summary, state, outcome, left)
         if self._request.json:
             print(json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)}), flush=True)

@@ -12,10 +12,12 @@ from typing import Any
 
 from pegasus_py.errors import NoController, UsageError
 from pegasus_py.store.control import living_holder, request
+from pegasus_py.store.holder import Holder
 from pegasus_py.store.rundir import RunDir
 
 ACKNOWLEDGE_WITHIN = 30.0
 """Seconds that a controller may take to acknowledge a stop: one turn, which may include a slow disk."""
+WAIT_STEP = 0.1
 CANCEL_WITHIN = 3600.0
 """Seconds that ending jobs may take: their cancel commands, the grace period, and nodes that are unreachable."""
 
@@ -26,12 +28,20 @@ def ask_stop(queue_file: Path, *, now: bool, wait: bool) -> str:
     holder = living_holder(state)
     reply = _ask(state, "stop", {"now": now}, ACKNOWLEDGE_WITHIN)
     if wait:
-        while holder.is_alive() is not False:
-            time.sleep(0.02)
+        while _still_there(state, holder):
+            time.sleep(WAIT_STEP)
         return "stopped: the controller has ended"
     running = int(reply["running"])
     what = f"{running} running command{'' if running == 1 else 's'}"
     return f"stopped: nothing new starts; {what} {'will be ended' if now else 'may finish'}"
+
+
+def _still_there(state: Path, holder: Holder) -> bool:
+    """Whether that controller is still at work, as far as can be told from here."""
+    try:
+        return living_holder(state) == holder
+    except NoController:
+        return False
 
 
 def ask_cancel(queue_file: Path, jobs: Sequence[int] | None) -> list[str]:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pegasus_py.core.model import JobState
-from pegasus_py.core.text import format_duration
 from pegasus_py.errors import NoController, PegasusError, StorageError, UsageError
 from pegasus_py.show.table import table
 from pegasus_py.show.terminal import clean
-from pegasus_py.show.words import first_line
+from pegasus_py.show.words import first_line, seconds
 from pegasus_py.store.control import living_holder
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.ledger_schema import JobRow
@@ -84,9 +83,9 @@ def _cells(row: JobRow) -> list[str]:
     if row.state is JobState.QUEUED:
         length = ""
     elif end is not None and end.duration is not None:
-        length = format_duration(end.duration)
+        length = seconds(end.duration)
     else:
-        length = format_duration(max(0.0, time.time() - row.began)) if row.began and not row.ended else ""
+        length = seconds(max(0.0, time.time() - row.began)) if row.began and not row.ended else ""
     status = "" if end is None or end.status is None else str(end.status)
     return [str(row.job.id), str(row.state), row.job.subnode, length, status, first_line(row.job.command)]
 
