@@ -41,8 +41,7 @@ class Ledger(LedgerReads):
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection, has_locks: bool, ballast: int) -> None:
-        super().__init__(path, db)
-        self.has_locks = has_locks
+        super().__init__(path, db, has_locks)
         self.epoch = 0
         self._serial = 0
         self._ballast = ballast

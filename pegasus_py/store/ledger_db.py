@@ -7,9 +7,11 @@ import fcntl
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from pegasus_py.errors import StorageError
 from pegasus_py.store.ledger_schema import APPLICATION_ID, FORMAT, SCHEMA
@@ -23,7 +25,7 @@ def connect(path: Path, *, create: bool) -> tuple[sqlite3.Connection, bool]:
 
     Also says whether the file system has the locks that SQLite wants. Where it has none (NFS without a lock
     daemon), the claim of the one controller and the fence in each commit stand alone, and a reader, for which
-    `create` is False, may find the file in the middle of a change.
+    `create` is False, may find the file in the middle of a change and has to try again (`patiently`).
     """
     with translated(path):
         if create:
@@ -32,7 +34,7 @@ def connect(path: Path, *, create: bool) -> tuple[sqlite3.Connection, bool]:
         elif not path.exists():
             raise StorageError(path, "there is no ledger here: nothing has run with this queue yet")
         locks = _has_locks(path)
-        how = "" if locks else "?vfs=unix-none" if create else "?immutable=1"
+        how = "" if locks else "?vfs=unix-none" if create else "?vfs=unix-none&mode=ro"
         uri = path.absolute().as_uri() + how
         db = sqlite3.connect(uri, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
@@ -41,11 +43,24 @@ def connect(path: Path, *, create: bool) -> tuple[sqlite3.Connection, bool]:
             db.execute("PRAGMA cache_size = -16384")
             # Some builds blank what is deleted: twice the writing, and space that a full disk does not have.
             db.execute("PRAGMA secure_delete = OFF")
-            _make_or_check(path, db, create)
+            patiently(lambda: _make_or_check(path, db, create), locks)
         except BaseException:
             db.close()
             raise
         return db, locks
+
+
+_Answer = TypeVar("_Answer")
+
+
+def patiently(ask: Callable[[], _Answer], has_locks: bool) -> _Answer:
+    """Ask, and without locks ask again, for a second, when the file was found in the middle of a change."""
+    for _ in range(0 if has_locks else 40):
+        try:
+            return ask()
+        except sqlite3.DatabaseError:
+            time.sleep(0.025)
+    return ask()
 
 
 def _has_locks(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pegasus_py.core.model import Attempt, Job, JobState
-from pegasus_py.store.ledger_db import translated
+from pegasus_py.store.ledger_db import patiently, translated
 from pegasus_py.store.ledger_schema import JOB_COLUMNS, AttemptRow, JobRow, RunRow, end_from_row, job_from_row
 
 _COURSE = (
@@ -24,8 +24,9 @@ _FROM_JOB = "FROM job LEFT JOIN spec ON spec.id = job.spec"
 class LedgerReads:
     """The reading half of a ledger. `queue_id` is 16 hex digits, made once with the ledger."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, has_locks: bool) -> None:
         self.path = path
+        self.has_locks = has_locks
         self._db = db
         self._mutex = threading.RLock()
         self.queue_id: str = self._read("SELECT queue_id FROM self")[0][0]
@@ -135,7 +136,7 @@ class LedgerReads:
 
     def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._speaking():
-            return self._db.execute(sql, values).fetchall()
+            return patiently(lambda: self._db.execute(sql, values).fetchall(), self.has_locks)
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:

@@ -333,6 +333,12 @@ def test_without_locks_in_the_file_system_it_works_and_says_so(
         ledger._db.execute("ROLLBACK")
         with Ledger.open(path, create=False) as reader:
             assert reader.counts() == {S.STARTING: 1}
+            start(ledger, 9)
+            assert reader.counts() == {S.STARTING: 2}
+            ledger._db.execute("BEGIN IMMEDIATE")
+            ledger._db.execute("UPDATE job SET state = 'lost'")
+            assert reader.counts() == {S.STARTING: 2}
+            ledger._db.execute("ROLLBACK")
         with Ledger.open(path) as newer:
             newer.begin_run("queue")
             with pytest.raises(QueueHeld, match="overtaken"):
