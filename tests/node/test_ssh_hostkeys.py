@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -71,6 +72,12 @@ async def test_accept_new_learns_once_and_is_strict_ever_after(server: SshServer
     await connects(server)
     await connects(server, SshConnector(accept_new=True))
     assert (home / ".ssh/known_hosts").read_text() == learnt
+
+
+async def test_many_that_learn_the_same_key_at_once_write_it_once(server: SshServer, home: Path) -> None:
+    connector = SshConnector(accept_new=True)
+    await asyncio.gather(*(connects(server, connector) for _ in range(8)))
+    assert (home / ".ssh/known_hosts").read_text() == server.known_hosts_line
 
 
 async def test_learnt_hosts_are_hashed_where_the_configuration_says_so(server: SshServer, home: Path) -> None:

@@ -60,6 +60,17 @@ async def test_chains_written_as_a_list_or_hop_by_hop(farm: SshFarm, home: Path)
         await sessions_end(farm, "node-1")
 
 
+async def test_a_proxy_command_is_run_and_ends(farm: SshFarm, home: Path) -> None:
+    config = farm.configure(home)
+    command = f"ssh -F {home}/plain -W %h:%p node-1"
+    (home / "plain").write_text(config.read_text())
+    config.write_text(f"Host node-2\n  ProxyCommand {command}\n" + config.read_text())
+    link = await SshConnector().connect(node("node-2"))
+    assert await run_script(link, "echo $HOME") == (f"{farm['node-2'].home}\n".encode(), None)
+    await link.close()
+    await sessions_end(farm, "node-1")
+
+
 async def test_a_circle_is_told(farm: SshFarm, home: Path) -> None:
     through(farm, home, {"node-3": "node-2", "node-2": "node-1", "node-1": "node-2"})
     with pytest.raises(NodeError, match="ProxyJump goes in a circle") as caught:

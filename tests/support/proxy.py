@@ -16,6 +16,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 BLOCK = 65536
+Queue = asyncio.Queue[tuple[float, bytes]]
 
 
 class Conversation:
@@ -142,35 +143,26 @@ class Proxy:
             conversation.flowing.clear()
         self._conversations.add(conversation)
         try:
-            await asyncio.gather(
-                self._pump(conversation, reader, onward), self._pump(conversation, there, writer)
-            )
+            async with asyncio.TaskGroup() as group:
+                for source, sink in ((reader, onward), (there, writer)):
+                    queue: Queue = asyncio.Queue(256)
+                    group.create_task(self._read(source, queue))
+                    group.create_task(self._send(conversation, queue, sink))
+        except asyncio.CancelledError:
+            pass  # the proxy stops; nobody waits for this task but `_stop`
         finally:
             self._conversations.discard(conversation)
             self._tasks.discard(task)
             conversation.end(reset=False)
 
-    async def _pump(
-        self, conversation: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Read and queue with a due time; a second task writes, so that delay costs no bandwidth."""
-        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
-        sender = asyncio.ensure_future(self._send(conversation, queue, writer))
-        try:
+    async def _read(self, reader: asyncio.StreamReader, queue: Queue) -> None:
+        """Queue blocks with the time when they are due; `_send` writes them, so that delay costs no bandwidth."""
+        with contextlib.suppress(OSError):
             while data := await reader.read(BLOCK):
                 await queue.put((self._loop.time() + self.delay, data))
-        except OSError:
-            pass
-        finally:
-            await queue.put((0, b""))
-            await sender
+        await queue.put((0, b""))
 
-    async def _send(
-        self,
-        conversation: Conversation,
-        queue: asyncio.Queue[tuple[float, bytes]],
-        writer: asyncio.StreamWriter,
-    ) -> None:
+    async def _send(self, conversation: Conversation, queue: Queue, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while True:
                 due, data = await queue.get()
