@@ -18,6 +18,7 @@ from pegasus_py.errors import NodeError
 from pegasus_py.node.shell import BOOTSTRAP, Receiver
 
 _BLOCK = 1 << 18
+_LEAVE_WITHIN = 0.5
 
 
 class LocalConnector:
@@ -41,6 +42,7 @@ class LocalConnection:
         self._command = command
         self._env = env
         self._streams: set[LocalStream] = set()
+        self._exits: set[_Exit] = set()
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -61,14 +63,26 @@ class LocalConnection:
                 self._host, f"cannot start {self._command[0]}: {error.strerror or error}"
             ) from error
         self._streams.add(stream)
-        stream.on_gone = self._streams.discard
+        stream.on_gone = self._gone
         return stream
+
+    def _gone(self, stream: LocalStream) -> None:
+        self._streams.discard(stream)
+        leaving = _Exit(stream.pid)
+        self._exits.add(leaving)
+        leaving.done.add_done_callback(lambda _: self._exits.discard(leaving))
 
     async def close(self) -> None:
         for stream in list(self._streams):
             stream.close()
         if not self._lost.done():
             self._lost.set_result("closed")
+        # One that is idle leaves at once; one that has a job stays with it, and is not waited for.
+        leaving = set(self._exits)
+        if leaving:
+            await asyncio.wait([each.done for each in leaving], timeout=_LEAVE_WITHIN)
+        for each in leaving:
+            each.drop()
 
 
 class LocalStream:
@@ -157,7 +171,6 @@ class LocalStream:
             os.close(self._stdout)
             self._stdout = -1
             self.on_gone(self)
-            _reap(self._loop, self.pid)
 
 
 def _nothing(stream: LocalStream) -> None:
@@ -206,22 +219,32 @@ def _inheritable() -> list[int]:
     return found
 
 
-def _reap(loop: asyncio.AbstractEventLoop, pid: int) -> None:
-    """Take the exit status of a shell when it ends, which may be as late as its job's end."""
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return
-        descriptor = os.pidfd_open(pid)
-    except (ChildProcessError, ProcessLookupError):
-        return
-    except (AttributeError, OSError):
-        # No pidfd here: it stays a zombie until the controller ends.
-        return
+class _Exit:
+    """The end of a shell that we have let go: its exit status is taken when it ends, as late as that may be."""
 
-    def ended() -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = -1
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            # No pidfd here: unless it has ended by now it stays a zombie until the controller ends.
+            self._ended()
+        else:
+            self._loop.add_reader(self._descriptor, self._ended)
+
+    def _ended(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            os.waitpid(self._pid, os.WNOHANG)
+        self.drop()
 
-    loop.add_reader(descriptor, ended)
+    def drop(self) -> None:
+        """Wait for it no longer."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if not self.done.done():
+            self.done.set_result(None)

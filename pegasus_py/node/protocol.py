@@ -1,7 +1,22 @@
 """What goes over a shell's stdin and stdout between the controller and the node-side script, as bytes.
 
-Requests are lines of words; a text travels after its line, counted. Answers are lines of words too, some with counted
-bytes behind them. One request is under way at a time on a channel. docs/protocol.md has the list.
+Requests are lines of words; a text travels after its line, counted in lines, or in bytes if the lines are 0. Answers
+are lines of words too, some with counted bytes behind them. One request is under way at a time on a channel. NAME is
+an attempt's id without the queue's. Times are centiseconds.
+
+    (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP, pegasus-overtaken EPOCH,
+                                             pegasus-error wrong|trouble TEXT
+    start NAME LINES BYTES [CLEAR...] +text  exit NAME STATUS SIZE COUNT +bytes, or "-" for COUNT; exists NAME;
+                                             refused NAME REASON; overtaken EPOCH
+    attach NAME                              exit as above, or report as below
+    ask NAME...; fence NAME                  report NAME SPOT STATUS SIZE MACHINE for each
+    read NAME OFFSET LENGTH                  data NAME COUNT +bytes
+    follow NAME OFFSET                       follow NAME, and from there on the bytes as they are
+    end NAME GRACE                           survivor NAME PID COMMAND for each, ended NAME
+    run NAME LINES BYTES LIMIT +text         ran NAME STATUS
+    clear NAME...; list; bye                 cleared; name FILE for each, listed; bye
+
+Any question may be answered with `error TEXT` instead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 # The node's side of Pegasus: a shell that reads requests on stdin and answers on stdout. It is sent over the
 # connection and nothing of it is left on the node. POSIX sh, with shorter ways where the shell is bash. Comments,
-# indentation and empty lines are taken off before it is sent. docs/protocol.md has the requests and answers.
+# indentation and empty lines are taken off before it is sent. protocol.py lists requests and answers.
 #
 # Kinds of files in the spool (one directory per queue, of mode 0700):
-#   12.1.job        start marker and state of attempt 12.1: lines, appended; its first complete line decides
+#   12.1.job        start marker and state of attempt 12.1: lines, appended, that end with a dot, as what a full disk
+#                   cut off does not; the first one decides
 #   12.1.sh .out    the command, and what it wrote
 #   12.1.cancel     the entry's cancel command
 #   epoch.7         run 7 of a controller has been here; the highest counts
@@ -42,7 +43,7 @@ refuse_hello() {
 
 # why: the reason why nothing can be written to the spool, in the system's words
 why() {
-    why=$({ printf 'probe\n' >|"$dir/probe.$$"; } 2>&1)
+    why=$({ head -c 4096 /dev/zero >|"$dir/probe.$$"; } 2>&1)
     rm -f -- "$dir/probe.$$"
     why=${why##*: }
     printf '%s' "${why:-unknown reason}"
@@ -115,11 +116,12 @@ take_text() {
 # read_marker NAME: sets first (start, fenced or nothing), status, and the fields of the start line
 read_marker() {
     first='' status=- job_pid='' where=$machine
-    { while read -r key a b c d e f _ g; do
-        case $key$first in
-        start) first=start marker_boot=$a where=$b job_pid=$c job_start=$d owner=$e owner_start=$f marker_count=$g ;;
-        fenced | refused*) first=fenced ;;
-        exitstart) status=$a ;;
+    { while read -r key a b c d e f _ g dot; do
+        case $first$key in
+        start) [ "$dot" != . ] ||
+            first=start marker_boot=$a where=$b job_pid=$c job_start=$d owner=$e owner_start=$f marker_count=$g ;;
+        fenced | *refused) first=fenced ;;
+        startexit) [ "$b" != . ] || status=$a ;;
         esac
     done; } 2>/dev/null <"$dir/$1.job"
 }
@@ -172,7 +174,7 @@ look_surely() {
         look "$1"
     done
     [ "$spot" = unsure ] || return 0
-    printf 'fenced %s %s %s\n' "$boot" "$machine" "$epoch" >>"$dir/$1.job"
+    printf '\nfenced %s %s %s .\n' "$boot" "$machine" "$epoch" >>"$dir/$1.job"
     look "$1"
     [ "$spot" != unsure ] || spot=fenced
 }
@@ -211,7 +213,7 @@ tell_exit() {
 
 # give_up NAME REASON: the job's text has not run and never will; leaves no marker, or one that says so
 give_up() {
-    printf 'refused\n' >>"$dir/$1.job"
+    printf '\nrefused .\n' >>"$dir/$1.job"
     rm -f -- "$dir/$1.sh" "$dir/$1.out" "$dir/$1.job"
     printf 'refused %s %s\n' "$1" "$2"
     exit 125
@@ -229,7 +231,7 @@ become() {
         printf '%s\n' "$answer"
         exit 125
     fi
-    if ! printf 'start %s %s %s %s %s %s %s %s\n' "$boot" "$machine" "$st_pid" "$st_start" "$$" "$runner_start" \
+    if ! printf 'start %s %s %s %s %s %s %s %s .\n' "$boot" "$machine" "$st_pid" "$st_start" "$$" "$runner_start" \
         "$epoch" "$count" >>"$marker"; then
         take_text "$2" "$3" >/dev/null
         give_up "$1" "the start marker cannot be written: $(why)"
@@ -299,7 +301,7 @@ start() {
         fi
         status=$ended
     fi
-    printf 'exit %s\n' $status >>"$dir/$name.job" || unsaved="$unsaved $name $status"
+    printf 'exit %s .\n' $status >>"$dir/$name.job" || unsaved="$unsaved $name $status"
     # Without an output file it was killed before it had taken its text from the channel.
     [ $status -lt 125 ] || [ -e "$dir/$name.out" ] || exit 1
     tell_exit "$name" $status
@@ -314,7 +316,7 @@ save() {
     while [ $# -ge 2 ]; do
         if [ -e "$dir/$1.job" ]; then
             # A part of the line may be there already.
-            printf '\nexit %s\n' "$2" >>"$dir/$1.job" || unsaved="$unsaved $1 $2"
+            printf '\nexit %s .\n' "$2" >>"$dir/$1.job" || unsaved="$unsaved $1 $2"
         fi
         shift 2
     done
@@ -334,7 +336,7 @@ fence() {
     look "$1"
     if [ "$spot" = absent ]; then
         if true >"$dir/$1.job"; then
-            printf 'fenced %s %s %s\n' "$boot" "$machine" "$epoch" >>"$dir/$1.job"
+            printf '\nfenced %s %s %s .\n' "$boot" "$machine" "$epoch" >>"$dir/$1.job"
             spot=fenced
         elif [ ! -e "$dir/$1.job" ]; then
             printf 'error the marker of %s cannot be made: %s\n' "$1" "$(why)"
@@ -383,15 +385,16 @@ follow() {
 # members NAME: sets found to the living processes of the attempt. The process group counts as long as one that is
 # known to belong to the attempt is in it: then the number cannot have been given to strangers.
 members() {
-    found='' group=
+    found='' group='' self=
     if [ -n "$job_pid" ]; then
-        alive "$job_pid" "$job_start" && group=$job_pid
+        # It may be about to become the job, and have neither group nor variable yet.
+        alive "$job_pid" "$job_start" && group=$job_pid self=$job_pid
         for one in $known; do
             [ -z "$group" ] || break
             alive "${one%:*}" "${one#*:}" && [ "$st_group" = "$job_pid" ] && group=$job_pid
         done
     fi
-    for one in $(carriers "$1") $(
+    for one in $self $(carriers "$1") $(
         set +f
         [ -z "$group" ] ||
             grep -lEs -e "\\) [^ZX] [0-9-]+ ($group [0-9-]+|[0-9-]+ $group) " /proc/[0-9]*/stat
@@ -443,7 +446,7 @@ end() {
     until=$((now + 500))
     while [ $empty -lt 2 ] && [ "$now" -lt "$until" ]; do
         members "$1" kill_it
-        [ -z "$group" ] || kill -KILL -- "-$group"
+        [ -z "$group" ] || kill -s KILL -- "-$group"
         if [ -n "$found" ]; then empty=0; else empty=$((empty + 1)); fi
         clock
     done
@@ -483,7 +486,7 @@ run() {
     status=
     if stat_of $child && [ "$st_state" != Z ]; then
         status=124
-        kill -KILL -- "-$child" || kill -KILL $child
+        kill -s KILL -- "-$child" || kill -KILL $child
     fi
     wait $child
     printf 'ran %s %s\n' "$1" ${status:-$?}
@@ -527,13 +530,13 @@ stop_task() {
 
 open_spool() {
     our_base=
+    # shellcheck disable=SC2088
     case $spool in
     '')
         [ -n "${XDG_STATE_HOME:-${HOME-}}" ] || refuse_hello "wrong HOME is not set there: set options: {spool: DIR}"
         base=${XDG_STATE_HOME:-$HOME/.local/state}/pegasus
         our_base=yes
         ;;
-    # shellcheck disable=SC2088
     '~/'*) base=${HOME-}/${spool#??} ;;
     /*) base=$spool ;;
     *) base=$PWD/$spool ;;

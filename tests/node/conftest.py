@@ -1,0 +1,14 @@
+"""Fixtures of the node side's tests: each runs with every shell that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.node.nodes import SHELLS, Place
+
+
+@pytest.fixture(params=SHELLS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.param, tmp_path / "spool")

@@ -1,0 +1,239 @@
+"""What a job is given, what is told of its end, and that its text runs exactly as written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.node.nodes import QUEUE, Place, attempt, attempt_id, gone, until
+
+ALL_BYTES = bytes(range(256))
+
+
+def test_exit_status_and_output(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            assert await node.run(1, "echo out; echo err >&2; exit 3") == (
+                "exited",
+                attempt_id(1),
+                3,
+                8,
+                b"out\nerr\n",
+            )
+            assert await node.run(2, "true") == ("exited", attempt_id(2), 0, 0, b"")
+            assert node.marker(2)[-1] == ["exit", "0", "."]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [1, 2, 124, 125, 126, 127, 128, 129, 137, 255])
+def test_every_exit_status_is_the_jobs_own(place: Place, status: int) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            assert (await node.run(1, f"exit {status}"))[2] == status
+            assert (await node.run(2, "echo on"))[4] == b"on\n"
+
+    asyncio.run(main())
+
+
+def test_death_by_signal(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            assert (await node.run(1, "kill -9 $$"))[2] == 137
+            assert (await node.run(2, "kill -TERM $$"))[2] == 143
+            # Its own group only: the runner lives, and so does the next job.
+            assert (await node.run(3, "kill 0; sleep 60"))[2] == 143
+            assert (await node.run(4, "trap 'kill 0' EXIT; exit 7"))[2] in (7, 143)
+            assert (await node.run(5, "exit 0"))[2] == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "echo 'a  b'  \"$HOME\" \\\n  `echo x` !! # %s \\n",
+        "printf %s end-without-newline",
+        "echo a\\",
+        "cat <<'X'\n\t tabs and  spaces \\ kept\n\nX\n",
+        "echo \r\n",
+        "echo grüße; echo '\u2028'",
+        "start 9 1 0\nclear 1.1\n",
+    ],
+)
+def test_the_text_arrives_as_written(place: Place, text: str) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            await node.run(1, text)
+            assert (place.spool / QUEUE / "1.1.sh").read_bytes() == text.encode()
+            assert (await node.run(2, "echo on"))[4] == b"on\n"
+
+    asyncio.run(main())
+
+
+def test_a_script_of_a_megabyte(place: Place) -> None:
+    text = "exit_with=5\n" + "# " + "x" * (1 << 20) + "\nexit $exit_with"
+
+    async def main() -> None:
+        async with place.node() as node:
+            assert (await node.run(1, text))[2] == 5
+            assert (place.spool / QUEUE / "1.1.sh").read_text() == text
+            assert (await node.run(2, "echo on"))[4] == b"on\n"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [1, 255, 8191, 8192, 8193, 100_000])
+@pytest.mark.parametrize("kind", ["text", "binary", "no-nul"])
+def test_output_is_bytes(place: Place, size: int, kind: str) -> None:
+    block = {"text": b"line of text\n", "binary": ALL_BYTES, "no-nul": ALL_BYTES[1:]}[kind]
+    data = (block * (size // len(block) + 1))[:size]
+    source = place.spool.parent / "data"
+    source.write_bytes(data)
+
+    async def main() -> None:
+        async with place.node() as node:
+            verb, _, status, told, inline = await node.run(1, f"cat {source}")
+            assert (verb, status, told) == ("exited", 0, size)
+            assert inline == (data if size <= 8192 else None)
+            assert await node.session.read(attempt_id(1), 0, size + 10) == data
+            assert await node.session.read(attempt_id(1), size - 1, 1) == data[-1:]
+            assert await node.session.read(attempt_id(1), size + 5, 10) == b""
+
+    asyncio.run(main())
+
+
+def test_surroundings_of_a_job(place: Place) -> None:
+    place.env = {"LC_ALL": "C.UTF-8", "BASH_ENV": "/nonexistent", "KEPT": "yes"}
+    script = (
+        "umask; echo $LC_ALL $KEPT $BASH_ENV; pwd; readlink /proc/self/fd/0;"
+        "echo $PEGASUS_JOB_ID $PEGASUS_ATTEMPT $PEGASUS_HOSTNAME $PEGASUS_SUBNODE ${PEGASUS_RUNNER-unset};"
+        "ls /proc/self/fd | tr '\\n' ' '"
+    )
+
+    async def main() -> None:
+        async with place.node("n1/gpu0") as node:
+            lines = (await node.run(1, script))[4].decode().splitlines()
+            assert lines[0] == f"{oct(current_umask())[2:]:0>4}"
+            assert lines[1:4] == ["C.UTF-8 yes /nonexistent", str(Path.cwd()), "/dev/null"]
+            assert lines[4] == f"1 {attempt_id(1)} localhost n1/gpu0 unset"
+            # 0, 1, 2 and the directory that ls itself reads.
+            assert lines[5].split() == ["0", "1", "2", "3"]
+
+    asyncio.run(main())
+
+
+def current_umask() -> int:
+    mask = os.umask(0o22)
+    os.umask(mask)
+    return mask
+
+
+def test_a_job_gets_its_signals_as_a_login_does(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            _, _, _, _, inline = await node.run(1, "grep SigIgn /proc/self/status")
+            ignored = int(inline.split()[1], 16)
+            assert ignored & sum(1 << (number - 1) for number in (1, 2, 3, 13, 15)) == 0
+
+    asyncio.run(main())
+
+
+def test_the_spool_is_private(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            await node.run(1, "echo x")
+            directory = place.spool / QUEUE
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+            assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
+
+    asyncio.run(main())
+
+
+def test_a_child_left_behind_does_not_keep_the_job(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            _, _, status, _, inline = await node.run(1, "sleep 600 & echo $!; exit 4")
+            assert status == 4
+            child = int(inline)
+            assert not gone(child)
+            assert await node.session.end(attempt_id(1), 5.0) == ()
+            assert gone(child)
+
+    asyncio.run(main())
+
+
+def test_a_stopped_job_has_not_ended(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            node.session.start(attempt(1, "kill -STOP $$; exit 6"))
+            pid = await node.job_pid(1)
+            await until(lambda: open_state(pid) == "T", "the job to stop")
+            assert [report.spot for report in await node.session.ask([attempt_id(1)])] == ["running"]
+            os.kill(pid, 18)
+            assert (await node.watcher.next())[2] == 6
+
+    asyncio.run(main())
+
+
+def open_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def test_follow_gives_every_byte_once(place: Place) -> None:
+    size = 100 << 20
+    go = place.spool.parent / "go"
+    got = bytearray()
+
+    async def main() -> None:
+        async with place.node() as node:
+            node.session.start(
+                attempt(1, f"printf head; while [ ! -e {go} ]; do sleep 0.05; done; head -c {size} /dev/zero")
+            )
+            follow = await node.session.follow(attempt_id(1), 2, got.extend)
+            await until(lambda: got == b"ad", "the first bytes")
+            follow.pause()
+            go.touch()
+            assert (await node.watcher.next())[2:] == (0, size + 4, None)
+            follow.resume()
+            await until(lambda: len(got) == size + 2, "all bytes")
+            assert got.count(0) == size
+            follow.close()
+            # Its place is free again.
+            again = await node.session.follow(attempt_id(1), size, lambda data: None)
+            again.close()
+
+    asyncio.run(main())
+
+
+def test_clearing_rides_along_with_a_start(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            await node.run(1, "echo 1")
+            await node.run(2, "echo 2")
+            assert await node.session.list() == [attempt_id(1), attempt_id(2)]
+            node.session.start(attempt(3, "echo 3"), [attempt_id(1)])
+            await node.watcher.next()
+            assert await node.session.list() == [attempt_id(2), attempt_id(3)]
+            await node.session.clear([attempt_id(2), attempt_id(3)])
+            assert await node.session.list() == []
+
+    asyncio.run(main())
+
+
+def test_bye_leaves_nothing(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node, place.node("n2") as other:
+            await node.run(1, "echo 1")
+            await node.session.bye()
+            await other.session.clear(await other.session.list())
+            await other.session.bye()
+        assert list(place.spool.iterdir()) == []
+
+    asyncio.run(main())
