@@ -9,7 +9,7 @@ import re
 
 from pegasus_py.store.poprecord import STAMP
 
-_FILLER = re.compile(rb"^#~(?: [0-9a-f]{%d})? *\r?\n" % STAMP, re.MULTILINE)
+_FILLER = re.compile(rb"(?:^|(?<=\A\xef\xbb\xbf))#~(?: [0-9a-f]{%d})? *\r?\n" % STAMP, re.MULTILINE)
 
 LEAST = 3
 """Bytes of the shortest filler."""

@@ -389,6 +389,7 @@ class Taking:
                 return False
             queue._publish(fd, found.st_size)
             queue._forget()
+            self._plan = Plan(queue._reader, None)
             if sweep is not None:
                 moved = len(kept) + len(text) - rest
                 others = tuple(p.placed((p.at or 0) + moved) for p in sweep.pieces[1:])
@@ -396,6 +397,7 @@ class Taking:
                 tail = disk.read_range(fd, end, sweep.end)
                 reader_line = 1 + kept.count(b"\n") + text.count(b"\n") + tail[rest - end :].count(b"\n")
                 queue._reader.reset(sweep.end + moved, reader_line)
+                self._plan = Plan(queue._reader, queue._sweep)
                 queue._seen = _identity(queue.real.stat())
         return True
 
@@ -406,14 +408,14 @@ class Taking:
 
     def _close(self) -> None:
         """Leave the queue: what was planned and not applied is forgotten."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            if self._record is not None and not self._record.rewrite:
+                self._queue._keep(fd)
+            else:
+                os.close(fd)
         if not self._applied:
             self._plan.undo()
             if self._record is not None and self._record.rewrite:
                 with disk.storage(self._queue.path, "clean up beside"):
                     self._queue._replacement.clean()
-        if self._fd is not None:
-            if self._record is not None:
-                self._queue._keep(self._fd)
-            else:
-                os.close(self._fd)
-            self._fd = None

@@ -25,7 +25,7 @@ def splices(data: bytes, record: PopRecord, name: str) -> list[Splice]:
             return [(e.offset, e.size, e.new) for e in record.edits]
     elif _is_in_place(data, record.edits):
         return [(e.offset, e.size, e.new) for e in record.edits if not data.startswith(e.new, e.offset)]
-    elif filler.has_stamp(data, record.stamp):
+    elif filler.has_stamp(data, record.stamp) or _is_moved(data, record.edits[0]):
         return []
     return _by_meaning(data, record, name)
 
@@ -51,6 +51,11 @@ def _is_in_place(data: bytes, edits: tuple[Edit, ...]) -> bool:
         and before.startswith(e.after, e.offset + e.size)
         for e in edits
     )
+
+
+def _is_moved(data: bytes, edit: Edit) -> bool:
+    """Whether the edit is found done, and not undone, somewhere else."""
+    return edit.before + edit.new in data and edit.before + (edit.old or b"") not in data
 
 
 def _by_meaning(data: bytes, record: PopRecord, name: str) -> list[Splice]:
