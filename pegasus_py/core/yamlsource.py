@@ -37,6 +37,7 @@ class Source:
         self.offset = offset
         self.text = self._decode(data)
         self.final = final and self.fault is None
+        self._skip_lead()
         self.ascii = self.text.isascii()
         self.known = (0, 0)
 
@@ -59,6 +60,13 @@ class Source:
             )
             text = text[: bad.start()]
         return text
+
+    def _skip_lead(self) -> None:
+        """Leave out blank lines and comments at the start: libyaml allows a tab in them after an item only."""
+        lead = self.text[: self.line_start(self.next_content(0))]
+        self.text = self.text[len(lead) :]
+        self.offset += len(lead.encode("utf-8"))
+        self.first_line += lead.count("\n")
 
     def place(self, text: str, index: int) -> Place:
         line = text.count("\n", 0, index)

@@ -137,6 +137,8 @@ class _Reader(Source):
         context: Any = error.context_mark
         if error.context and context:
             what += f" ({error.context} of line {self.first_line + context.line})"
+        if self.text[index : index + 1] == "\t":
+            return what + "; use spaces instead of tabs"
         starts = {index, min(getattr(context, "index", index), index)}
         lines = [self.text[self.line_start(i) : self.line_end(i)] for i in starts]
         if any(_OPENING_BRACES.search(line) for line in lines):
