@@ -76,6 +76,10 @@ class StorageError(PegasusError):
         self.path = str(path)
 
 
+class StorageBroken(StorageError):
+    """What is on the disk is not what it should be, and only a new run can take it up from there."""
+
+
 class QueueHeld(PegasusError):
     """Someone else holds what we need: a second controller, or a paused one that was overtaken."""
 

@@ -52,7 +52,7 @@ from pegasus_py.core.moves import (
 )
 from pegasus_py.core.scheduler import step
 from pegasus_py.core.state import State
-from pegasus_py.errors import BadInput, PegasusError, QueueHeld, StorageError
+from pegasus_py.errors import BadInput, PegasusError, QueueHeld, StorageBroken, StorageError
 from pegasus_py.run.link import Link
 from pegasus_py.run.taker import Haul, Taker
 from pegasus_py.store import batch as ledger_batch
@@ -261,6 +261,8 @@ class Engine:
             turn.batch.ended.append(ledger_batch.Ended(record.attempt, record.end, record.next, due))
         try:
             await self._commit(turn.batch)
+        except StorageBroken:
+            raise
         except StorageError as error:
             self._storage_trouble(error)
             if self._untrusted:

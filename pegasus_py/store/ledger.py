@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegasus_py.core.model import Job
-from pegasus_py.errors import QueueHeld, StorageError
+from pegasus_py.errors import QueueHeld, StorageBroken, StorageError
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger_db import connect, may_be_full
 from pegasus_py.store.ledger_read import LedgerReads
@@ -245,7 +245,7 @@ class Ledger(LedgerReads):
             if serial == self._serial:
                 return
             what = "the disk kept what it said it had not: start again, and it is taken up from there"
-            raise StorageError(self.path, what)
+            raise StorageBroken(self.path, what)
         pid, host = self._db.execute("SELECT pid, host FROM run WHERE epoch = ?", (epoch,)).fetchone()
         raise QueueHeld(
             f"{self.path}: overtaken by another controller (pid {pid} on {host}, run {epoch}) while this one "
