@@ -446,7 +446,7 @@ end() {
     until=$((now + 500))
     while [ $empty -lt 2 ] && [ "$now" -lt "$until" ]; do
         members "$1" kill_it
-        [ -z "$group" ] || kill -s KILL -- "-$group"
+        [ -z "$group" ] || kill -KILL "-$group"
         if [ -n "$found" ]; then empty=0; else empty=$((empty + 1)); fi
         clock
     done
@@ -486,7 +486,7 @@ run() {
     status=
     if stat_of $child && [ "$st_state" != Z ]; then
         status=124
-        kill -s KILL -- "-$child" || kill -KILL $child
+        kill -KILL "-$child" || kill -KILL $child
     fi
     wait $child
     printf 'ran %s %s\n' "$1" ${status:-$?}

@@ -140,7 +140,6 @@ def test_a_number_that_was_given_to_a_stranger(place: Place) -> None:
                 await node.run(1, "true")
                 words = node.marker(1)[0]
                 words[3:7] = [str(stranger.pid), "1", str(stranger.pid), "1"]
-            words[4], words[6] = "1", "1"
                 (place.spool / QUEUE / "2.1.job").write_text(" ".join(words) + "\n")
                 (report,) = await node.session.ask([attempt_id(2)])
                 assert report.spot == "vanished"
