@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegasus_py.core.model import Job
-from pegasus_py.errors import QueueHeld, StorageBroken, StorageError
+from pegasus_py.errors import QueueHeld, StorageBroken
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger_db import connect, may_be_full
 from pegasus_py.store.ledger_read import LedgerReads
