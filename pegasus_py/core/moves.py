@@ -60,13 +60,20 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that waits for its next attempt: `tries` attempts are behind it, `avoid` is the host of the last."""
+    """A job that waits for its next attempt: `tries` attempts are behind it, `avoid` is the host of the last.
+
+    A broadcast's job is pinned to its sub-node, for that is where the command is needed.
+    """
 
     job: Job
     number: int
     tries: int
     avoid: str | None = None
     delay: float = 0.0
+
+    @property
+    def pinned(self) -> bool:
+        return self.job.round is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +238,17 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The attempt has ended; the job's state becomes `next`, QUEUED with `delay` seconds until it is due again."""
+    """The attempt has ended; the job's state becomes `next`, QUEUED with `delay` seconds until it is due again.
+
+    `keep`: its start marker must stay on the node until a later run has spoken to it, because a request to start it
+    may still be on its way there over a connection that was given up, and without the marker it would start.
+    """
 
     attempt: Attempt
     end: End
     next: JobState
     delay: float | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
