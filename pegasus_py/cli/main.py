@@ -78,4 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = int(ExitCode.OK)
     except KeyboardInterrupt:
         code = 130
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("pegasus: this is a bug in Pegasus; nothing that was recorded is lost", file=sys.stderr)
+        code = int(ExitCode.INTERNAL)
     sys.exit(code)

@@ -29,7 +29,7 @@ def _check_names(entry: Entry, subnode: SubNode) -> None:
     known = {name for name, _ in merge_params(subnode, entry.first())}
     cancel = [entry.options.cancel] if entry.options.cancel else []
     for text in (*entry.commands, *cancel):
-        missing = sorted(undefined_names(text) - known)
+        missing = sorted(undefined_names(text, place=entry.place) - known)
         if missing:
             raise BadInput(
                 entry.place,

@@ -42,7 +42,7 @@ class Control:
             self._handled.append(signal.SIGHUP)
         loop.add_signal_handler(signal.SIGUSR1, self._look)
         self._handled.append(signal.SIGUSR1)
-        self._looker = asyncio.create_task(self._look_often())
+        self._looker = asyncio.create_task(self._engine.guard(self._look_often()))
         self._engine.on_end = self._ended
 
     async def close(self) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from pegasus_py.core.events import (
     Ended,
@@ -122,7 +123,7 @@ class Engine:
         self._trouble_is_busy = False
         self._untrusted = ""
         self._storage_until = 0.0
-        self._fatal: PegasusError | None = None
+        self._fatal: BaseException | None = None
 
     # --- the outside ---------------------------------------------------------------------------------------
 
@@ -134,6 +135,11 @@ class Engine:
     def overtaken(self, who: str) -> None:
         """A later controller has taken over: nothing may be started or recorded any more."""
         self._fatal = QueueHeld(f"{who}; this controller was overtaken and starts nothing more")
+        self._bell.set()
+
+    def crashed(self, error: BaseException) -> None:
+        """Something failed that must not: end the run with it rather than go on half blind."""
+        self._fatal = self._fatal or error
         self._bell.set()
 
     def job_ids(self) -> set[int]:
@@ -148,7 +154,7 @@ class Engine:
 
     async def run(self) -> Outcome:
         """Run to the end. Raises QueueHeld when overtaken."""
-        watcher = asyncio.create_task(self._watch_queue())
+        watcher = asyncio.create_task(self.guard(self._watch_queue()))
         try:
             while self.state.outcome is None or self._unrecorded:
                 await self._wait()
@@ -159,6 +165,13 @@ class Engine:
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
+
+    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await something that goes on beside the turns; should it fail, the run does."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 -- handed on to the run
+            self.crashed(error)
 
     async def close(self) -> None:
         """Write what may still be written, and let go of the files."""
@@ -339,7 +352,8 @@ class Engine:
                 self._tell(event)
                 if order.next.is_end:
                     self.on_end(order.attempt.job.id, event)
-                self.links[order.attempt.subnode].clear(order.attempt)
+                lost = order.end.state is JobState.LOST
+                self.links[order.attempt.subnode].clear(order.attempt, given_up=lost)
             case SetAside():
                 subnode = self.state.seats[order.seat].subnode
                 self._tell(NodeSetAside(subnode, f"{order.reason}; no jobs for {order.seconds:.0f} s"))
@@ -383,11 +397,17 @@ class Engine:
                 due = time.monotonic() >= self._storage_until
                 if due and (not self._trouble or self._trouble_may_be_over()):
                     self.fact(Look())
-            elif view is QueueView.EMPTY and self._stores.queue.changed():
+            elif view is QueueView.EMPTY and self._queue_changed():
                 self.fact(Look())
 
     def _trouble_may_be_over(self) -> bool:
-        return self._trouble_is_busy or self._stores.queue.changed()
+        return self._trouble_is_busy or self._queue_changed()
+
+    def _queue_changed(self) -> bool:
+        try:
+            return self._stores.queue.changed()
+        except PegasusError:
+            return True  # the next take says what is wrong
 
     def _say_trouble(self, error: PegasusError | None) -> None:
         """Say what blocks the queue, once per fault, and that it is over."""

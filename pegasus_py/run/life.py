@@ -186,12 +186,14 @@ class _Life:
             tell=self._screen.tell,
             backlog=self._screen.backlog,
             overtaken=engine.overtaken,
+            crashed=engine.crashed,
             cleared=engine.cleared,
             leftovers=_Leftovers(stores.ledger, state),
         )
         engine.links = {name: Link(seat.subnode, plant) for name, seat in state.seats.items()}
         keeping = [
-            asyncio.create_task(link.keep(), name=f"link {name}") for name, link in engine.links.items()
+            asyncio.create_task(engine.guard(link.keep()), name=f"link {name}")
+            for name, link in engine.links.items()
         ]
         control = Control(engine, self._claim.control, self._screen.tell)
         control.start()

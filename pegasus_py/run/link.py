@@ -54,6 +54,8 @@ class Plant:
     fact: Callable[[Fact], None]
     tell: Callable[[Event], None]
     overtaken: Callable[[str], None]
+    crashed: Callable[[BaseException], None]
+    """Told of an exception that nobody expected: the run must not go on as if nothing had been."""
     cleared: Callable[[list[str]], None]
     leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]] | None]
     """What ended earlier on a host but may have left something there, and whether what the spool has of an id may go;
@@ -76,6 +78,8 @@ class Link:
         self._closed: asyncio.Future[str] | None = None
         self._taps: dict[str, Tap] = {}
         self._to_clear: list[Attempt] = []
+        self._given_up: list[Attempt] = []
+        """Attempts that are lost in the ledger but may still run here: ended as soon as the node is back."""
         self._keep: set[str] = set()
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,34 +132,51 @@ class Link:
                 connection, self.subnode, self._plant.queue_id, self._plant.epoch, self
             )
             await self._sweep(session)
+            await self._end_given_up(session)
+        except StorageError as error:
+            await connection.close()
+            raise NodeError(self.subnode.name, str(error)) from error
         except BaseException:
             await connection.close()
             raise
         self._connection, self._session = connection, session
+        if self._to_clear:
+            self._clear_later()
         return closed
 
     async def _sweep(self, session: NodeSession) -> None:
-        """Take in what earlier runs left here and remove it; end what was given up while this node was away."""
+        """Take in what earlier runs left here, end what they gave up, and remove it all."""
         found = None if self._swept else self._plant.leftovers(self.subnode)
         self._swept = True
         if found is None:
             return
         attempts, may_go = found
         for attempt in attempts:
-            report = await session.fence(attempt.id)
-            if report.spot in (Spot.RUNNING, Spot.STARTING):
-                survivors = await session.end(attempt.id, self._plant.grace)
-                what = f" ({len(survivors)} processes are left)" if survivors else ""
-                self._plant.tell(
-                    Note(f"{self.subnode.name}: job {attempt.job.id}, given up before, ended now{what}")
-                )
-            await self._collect_rest(session, attempt, report.size)
+            await self._make_sure_ended(session, attempt)
         if attempts:
             await self._plant.flush(attempts)
         done = [attempt_id for attempt_id in await session.list() if may_go(attempt_id)]
         if done:
             await session.clear(done)
         self._plant.cleared([a.id for a in attempts])
+
+    async def _end_given_up(self, session: NodeSession) -> None:
+        """End what this run gave up while the node was away, before the sub-node gets other work."""
+        while self._given_up:
+            attempt = self._given_up[0]
+            await self._make_sure_ended(session, attempt)
+            self._to_clear.append(attempt)
+            self._given_up.pop(0)
+
+    async def _make_sure_ended(self, session: NodeSession, attempt: Attempt) -> None:
+        report = await session.fence(attempt.id)
+        if report.spot in (Spot.RUNNING, Spot.STARTING):
+            survivors = await session.end(attempt.id, self._plant.grace)
+            what = f" ({len(survivors)} processes are left)" if survivors else ""
+            text = f"{self.subnode.name}: job {attempt.job.id}, given up before, ended now{what}"
+            self._plant.tell(Note(text, warning=True))
+            report = await session.fence(attempt.id)
+        await self._collect_rest(session, attempt, report.size)
 
     async def _collect_rest(self, session: NodeSession, attempt: Attempt, size: int) -> None:
         """Output that the node still has and the log does not: the log was cut short by a power loss."""
@@ -258,6 +279,8 @@ class Link:
             await work
         except NodeError as error:
             self.closed(error.what)
+        except Exception as error:  # noqa: BLE001 -- handed on: whatever it is, it must not be lost in a task
+            self._plant.crashed(error)
 
     # --- what the session tells (Observer) -------------------------------------------------------------------
 
@@ -300,14 +323,22 @@ class Link:
 
     # --- clearing the spool --------------------------------------------------------------------------------
 
-    def clear(self, attempt: Attempt) -> None:
-        """The ledger has the end of this attempt: its files on the node may go, soon and in groups."""
+    def clear(self, attempt: Attempt, *, given_up: bool) -> None:
+        """The ledger has the end of this attempt: its files on the node may go, soon and in groups.
+
+        `given_up`: nobody knows whether it still runs, so it is ended before.
+        """
         if attempt.id in self._keep:
             return
-        self._to_clear.append(attempt)
-        if self._session is None:
+        if given_up and self._session is None:
+            self._given_up.append(attempt)
             return
-        if len(self._to_clear) >= CLEAR_AT:
+        self._to_clear.append(attempt)
+        if self._session is not None:
+            self._clear_later()
+
+    def _clear_later(self) -> None:
+        if len(self._to_clear) >= CLEAR_AT and self._session is not None:
             self._spawn(self._clear(self._session))
         elif self._clear_timer is None:
             self._clear_timer = asyncio.get_running_loop().call_later(CLEAR_AFTER, self._clear_soon)
