@@ -5,6 +5,9 @@ The file is what it was before the pop, or after it, or (a power cut) a mixture;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from pegasus_py.core.entries import dump_entry, dump_flow, parse_entry
 from pegasus_py.core.yamltext import items
 from pegasus_py.errors import BadInput
@@ -18,16 +21,29 @@ Splice = tuple[int, int, bytes]
 
 def splices(data: bytes, record: PopRecord, name: str) -> list[Splice]:
     """What is left to do to `data`, the whole queue file, in the order of offsets; nothing if the pop is complete."""
-    if record.rewrite:
-        if filler.has_stamp(data, record.stamp):
-            return []
-        if all(_is_before(data, edit) for edit in record.edits):
-            return [(e.offset, e.size, e.new) for e in record.edits]
-    elif _is_in_place(data, record.edits):
-        return [(e.offset, e.size, e.new) for e in record.edits if not data.startswith(e.new, e.offset)]
-    elif filler.has_stamp(data, record.stamp) or _is_moved(data, record.edits[0]):
+    if record.rewrite and filler.has_stamp(data, record.stamp):
+        return []
+    for edits in _moved(data, record):
+        if record.rewrite and all(_is_before(data, edit) for edit in edits):
+            return [(e.offset, e.size, e.new) for e in edits]
+        if not record.rewrite and _is_in_place(data, edits):
+            return [(e.offset, e.size, e.new) for e in edits if not data.startswith(e.new, e.offset)]
+    if filler.has_stamp(data, record.stamp):
         return []
     return _by_meaning(data, record, name)
+
+
+def _moved(data: bytes, record: PopRecord) -> Iterator[tuple[Edit, ...]]:
+    """The edits where they were planned, and where they may be if the user put something in or took something out."""
+    first = record.edits[0]
+    places = [first.offset, first.offset + len(data) - record.size]
+    for middle in (first.old, first.new):
+        if middle is not None:
+            places.append(data.find(first.before + middle) + len(first.before))
+    for place in dict.fromkeys(places):
+        if place >= len(first.before):
+            shift = place - first.offset
+            yield tuple(replace(e, offset=e.offset + shift) for e in record.edits)
 
 
 def _is_before(data: bytes, edit: Edit) -> bool:
@@ -51,11 +67,6 @@ def _is_in_place(data: bytes, edits: tuple[Edit, ...]) -> bool:
         and before.startswith(e.after, e.offset + e.size)
         for e in edits
     )
-
-
-def _is_moved(data: bytes, edit: Edit) -> bool:
-    """Whether the edit is found done, and not undone, somewhere else."""
-    return edit.before + edit.new in data and edit.before + (edit.old or b"") not in data
 
 
 def _by_meaning(data: bytes, record: PopRecord, name: str) -> list[Splice]:
