@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = int(ExitCode.OK)
     except KeyboardInterrupt:
         code = 130
-    except Exception:
+    except Exception:  # noqa: BLE001 -- the last line of defence: a bug is said to be one
         import traceback
 
         traceback.print_exc()
