@@ -93,6 +93,14 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of change (ns): what tells that a file is still the one that we know."""
+
+
+def identity(found: os.stat_result) -> Identity:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class Replacement:
     """A new version of the regular file `target`, written and flushed beside it, which counts from `publish` on.
 

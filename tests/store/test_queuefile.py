@@ -1,0 +1,352 @@
+"""The queue file: what stays, what is refused, what happens when the disk says no."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pegasus_py.core.entries import consumed_record
+from pegasus_py.errors import BadInput, StorageError
+from pegasus_py.store import disk, popplan
+from pegasus_py.store.queuefile import QueueFile
+from pegasus_py.store.queuelock import QueueBusy
+from tests.store.queue_harness import Engine, leftovers, tasks_in
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with Engine(tmp_path / "queue.yaml") as engine:
+        yield engine
+
+
+def commands(engine: Engine) -> list[str]:
+    return [task.command for task in engine.tasks]
+
+
+def test_a_pop_changes_only_the_bytes_of_its_entry(engine: Engine) -> None:
+    engine.path.write_text("# mine\n- echo one\n# two\n- 'echo   two'")
+    engine.pop()
+    data = engine.path.read_text()
+    assert data.startswith("# mine\n#~") and data.endswith("\n# two\n- 'echo   two'")
+    assert len(data) == len("# mine\n- echo one\n# two\n- 'echo   two'")
+    assert engine.queue.compact()
+    assert engine.path.read_text() == "# mine\n# two\n- 'echo   two'"
+
+
+def test_what_is_appended_after_a_last_line_without_an_end_is_not_swallowed(engine: Engine) -> None:
+    engine.path.write_text("- a\n- b")
+    engine.pop(2)
+    with engine.path.open("a") as file:
+        file.write("- c\n")
+    engine.pop()
+    assert commands(engine) == ["a", "b", "c"]
+
+
+def test_an_empty_or_absent_file_is_an_empty_queue(engine: Engine) -> None:
+    with engine.queue.hold() as taking:
+        assert not taking.exists
+        assert taking.peek() is None
+    with pytest.raises(BadInput, match="no such file"):
+        engine.queue.check()
+    for text in ("", "\n", "# nothing\n", "---\n", "[]\n"):
+        engine.path.write_text(text)
+        engine.queue.check()
+        assert engine.pop() == 0
+        assert engine.path.read_text() == text
+
+
+def test_a_list_in_brackets_is_popped_and_never_becomes_empty_brackets(engine: Engine) -> None:
+    engine.path.write_text("# top\n[one, {command: two, a: [1, 2], b: [x, y]}, # why\n  'three']\n# end\n")
+    expected = tasks_in(engine.path)
+    for done in range(1, len(expected) + 1):
+        assert engine.pop() == 1
+        assert tasks_in(engine.path) == expected[done:]
+        assert engine.path.read_text().endswith("# end\n")
+    assert engine.tasks == expected
+    engine.queue.compact()
+    assert engine.path.read_text() == "# top\n# end\n"
+
+
+@pytest.mark.parametrize("most", [2, 3, 64])
+def test_a_list_in_brackets_is_popped_in_batches(engine: Engine, most: int) -> None:
+    engine.path.write_text("[a, {command: b, x: [1, 2, 3]}, c, d]\n")
+    expected = tasks_in(engine.path)
+    while engine.pop(most):
+        assert tasks_in(engine.path) == expected[len(engine.tasks) :]
+    assert engine.tasks == expected
+
+
+def test_a_sweep_stays_compact_and_a_large_one_costs_no_more(engine: Engine) -> None:
+    numbers = ", ".join(map(str, range(200)))
+    engine.path.write_text(
+        "- command: run\n" + "".join(f"  p{i}: [{numbers}]\n" for i in range(5)) + "- after\n"
+    )
+    for _ in range(7):
+        engine.pop()
+    entries = list(engine.queue.entries())
+    assert 1 < len(entries) <= 6
+    assert sum(e.size for e in entries) == 200**5 + 1 - 7
+    size = engine.path.stat().st_size
+    for _ in range(1000):
+        engine.pop()
+    assert engine.path.stat().st_size <= size
+    assert sum(e.size for e in engine.queue.entries()) == 200**5 + 1 - 1007
+    assert engine.tasks[1006].params[-2:] == (("p3", "5"), ("p4", "6"))
+
+
+def test_filler_goes_when_it_outweighs_the_rest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(popplan, "COMPACT", 200)
+    engine.path.write_text("# keep\n" + "".join(f"- number {i}\n" for i in range(200)))
+    sizes = []
+    while engine.pop():
+        sizes.append(engine.path.stat().st_size)
+    assert commands(engine) == [f"number {i}" for i in range(200)]
+    assert sizes[-1] < 300 and len(set(sizes)) < 15
+
+
+def test_leaving_without_apply_changes_nothing(engine: Engine) -> None:
+    engine.path.write_text("- command: a\n  x: [1, 2, 3]\n  y: [1, 2]\n- b\n")
+    before = engine.path.read_bytes()
+    with engine.queue.hold() as taking:
+        for _ in range(2):
+            task = taking.peek()
+            assert task is not None
+            taking.take()
+        taking.pop_record(["# 1\n- a\n", "# 2\n- a\n"])
+    assert engine.path.read_bytes() == before
+    assert not engine.path.with_name("consumed.yaml").exists() and not leftovers(engine.path.parent)
+    while engine.pop():
+        pass
+    assert len(engine.tasks) == 7
+
+
+def test_a_bad_head_stays_and_is_named_and_goes_on_when_mended(engine: Engine) -> None:
+    engine.path.write_text("- good\n- {x: 1}\n- later\n")
+    engine.pop()
+    with engine.queue.hold() as taking, pytest.raises(BadInput, match=r"queue.yaml:2:\d+: an entry without"):
+        taking.peek()
+    assert not engine.queue.changed()
+    engine.path.write_text("- mended\n- later\n")
+    assert engine.queue.changed()
+    engine.pop(5)
+    assert commands(engine) == ["good", "mended", "later"]
+
+
+def test_lines_are_those_of_the_file_as_it_is(engine: Engine) -> None:
+    engine.path.write_text(
+        "- |\n  two\n  lines\n# c\n- command: s\n  x: [1, 2]\n  y: [1, 2]\n- a\n- {bad: 1}\n"
+    )
+    for _ in range(6):
+        engine.pop()
+    with engine.queue.hold() as taking, pytest.raises(BadInput) as caught:
+        taking.peek()
+    lines = engine.path.read_text().splitlines()
+    assert lines[caught.value.place.line - 1] == "- {bad: 1}"
+
+
+def test_changed_sees_what_others_did(engine: Engine) -> None:
+    assert engine.queue.changed()
+    engine.path.write_text("- a\n- b\n")
+    engine.pop()
+    assert not engine.queue.changed()
+    with engine.path.open("a") as file:
+        file.write("- c\n")
+    assert engine.queue.changed()
+    engine.pop()
+    assert not engine.queue.changed()
+    engine.path.unlink()
+    assert engine.queue.changed()
+    with engine.queue.hold() as taking:
+        assert taking.peek() is None
+    assert not engine.queue.changed()
+
+
+def test_a_change_that_leaves_no_trace_in_the_times_is_seen(engine: Engine) -> None:
+    engine.path.write_text("- a\n- b\n")
+    engine.pop()
+    found = engine.path.stat()
+    with engine.path.open("r+") as file:
+        file.seek(4)
+        file.write("- X\n")
+    os.utime(engine.path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(QueueBusy, match="try again"):
+        engine.pop()
+    engine.pop()
+    assert commands(engine) == ["a", "X"]
+
+
+def test_a_symlink_stays_one_and_mode_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    real = tmp_path / "real" / "queue.yaml"
+    real.write_text("- command: a\n  x: [1, 2]\n  y: [1, 2]\n")
+    real.chmod(0o640)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(real)
+    with Engine(link) as engine:
+        while engine.pop():
+            engine.queue.sync()
+        engine.queue.compact()
+    assert link.is_symlink() and real.read_text() == ""
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert (real.parent / "consumed.yaml").stat().st_mode & 0o007 == 0
+
+
+def test_one_holder_at_a_time_who_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "queue.yaml"
+    path.write_text("- a\n")
+    one, two = QueueFile(path), QueueFile(path)
+    with (
+        one.hold(note="pegasus lock"),
+        pytest.raises(QueueBusy, match=f"pegasus lock .*process {os.getpid()} "),
+        two.hold(),
+    ):
+        pass
+    with one.hold(), pytest.raises(QueueBusy, match="already"), one.hold():
+        pass
+    with one.hold(), pytest.raises(QueueBusy, match="another process"), two.hold():
+        pass
+    with one.hold():
+        assert not two.compact()
+    assert one.lock.kind == "flock"
+
+
+@pytest.mark.parametrize("make", ["directory", "pipe"])
+def test_what_is_no_file_is_refused(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "queue.yaml"
+    if make == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises((BadInput, StorageError), match=r"queue.yaml: "), QueueFile(path).hold() as taking:
+        taking.peek()
+
+
+class Disk:
+    """Answers the `at`-th call of `name` with `error`, having written a part of it; then goes on as usual."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, at: int, error: int) -> None:
+        real = getattr(disk, name)
+        self.left = at
+
+        def call(*args: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                if name == "write":
+                    real(args[0], bytes(args[1])[:3])
+                raise OSError(error, os.strerror(error))
+            return real(*args)
+
+        patch.setattr(disk, name, call)
+
+
+def test_a_full_disk_at_consumed_changes_nothing_and_apply_can_be_repeated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.path.write_text("- a\n- b\n")
+    engine.pop()
+    before, records = engine.path.read_bytes(), list(engine.records)
+    with monkeypatch.context() as patch:
+        Disk(patch, "write", 1, errno.ENOSPC)
+        with pytest.raises(StorageError, match=r"consumed.yaml: cannot append to: .*; free some space"):
+            engine.pop()
+    assert engine.path.read_bytes() == before
+    assert engine.path.with_name("consumed.yaml").read_text() == "".join(records)
+    # What the ledger has of that pop is completed by the next one who looks.
+    assert engine.pop() == 0
+    assert commands(engine) == ["a", "b"]
+    engine.check_consumed()
+
+
+def test_apply_again_after_a_failure_in_the_same_hold(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.path.write_text("- a\n- b\n")
+    with engine.queue.hold() as taking:
+        task = taking.peek()
+        assert task is not None
+        taking.take()
+        taking.pop_record([consumed_record(task, "1")])
+        with monkeypatch.context() as patch:
+            Disk(patch, "pwrite", 1, errno.EIO)
+            with pytest.raises(StorageError):
+                taking.apply()
+        taking.apply()
+    assert engine.path.with_name("consumed.yaml").read_text() == "# 1\n- command: a\n"
+    assert [t.command for t in tasks_in(engine.path)] == ["b"]
+
+
+def test_a_full_disk_at_a_rewrite_is_found_before_anything_is_recorded(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.path.write_text("- {command: a, x: [1, 2], y: [1, 2]}\n")
+    before = engine.path.read_bytes()
+    for name in ("write", "fsync"):
+        with monkeypatch.context() as patch:
+            Disk(patch, name, 1, errno.ENOSPC)
+            with pytest.raises(StorageError):
+                engine.pop()
+        assert engine.path.read_bytes() == before and not engine.tasks
+        assert not leftovers(engine.path.parent)
+    assert engine.pop() == 1
+
+
+def test_a_failed_flush_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.path.write_text("- a\n")
+    engine.pop()
+    Disk(monkeypatch, "fsync", 1, errno.EIO)
+    with pytest.raises(StorageError, match="cannot flush"):
+        engine.queue.sync()
+
+
+def test_recovery_leaves_alone_what_the_user_queued_again(engine: Engine) -> None:
+    """`tail -n 2 consumed.yaml > queue.yaml` after the controller was killed, long after its last pop."""
+    engine.path.write_text("- true\n")
+    engine.pop()
+    engine.path.write_text("".join(engine.records))
+    for _ in range(2):
+        engine.restart()
+        assert [t.command for t in tasks_in(engine.path)] == ["true"]
+    engine.path.write_text("- true\n")
+    engine.restart()
+    assert [t.command for t in tasks_in(engine.path)] == ["true"]
+
+
+def test_an_append_during_a_rewrite_is_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.path.write_text("- {command: a, x: [1, 2], y: [1, 2]}\n")
+    real = disk.rename
+    late = engine.path.open("a")
+
+    def rename(*args: Any) -> None:
+        real(*args)
+        late.write("- late\n")
+        late.close()
+
+    monkeypatch.setattr(disk, "rename", rename)
+    engine.pop()
+    assert [t.command for t in tasks_in(engine.path)] == ["a", "a", "a", "late"]
+
+
+def test_an_edit_between_record_and_apply_is_respected(engine: Engine) -> None:
+    engine.path.write_text("- a\n- b\n")
+    with engine.queue.hold() as taking:
+        task = taking.peek()
+        assert task is not None
+        taking.take()
+        taking.pop_record([consumed_record(task, "1")])
+        new = engine.path.with_name("new")
+        new.write_text("# edited\n- zero\n- a\n- b\n")
+        new.rename(engine.path)
+        taking.apply()
+    assert [t.command for t in tasks_in(engine.path)] == ["zero", "b"]
+
+
+def test_a_blob_that_is_none_of_ours_is_an_error_and_none_is_nothing(engine: Engine) -> None:
+    engine.queue.recover(b"")
+    engine.queue.recover(None)
+    with pytest.raises(StorageError, match="last pop"):
+        engine.queue.recover(b"{}")
