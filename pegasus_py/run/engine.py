@@ -352,8 +352,7 @@ class Engine:
                 self._tell(event)
                 if order.next.is_end:
                     self.on_end(order.attempt.job.id, event)
-                lost = order.end.state is JobState.LOST
-                self.links[order.attempt.subnode].clear(order.attempt, given_up=lost)
+                self.links[order.attempt.subnode].clear(order.attempt, keep=order.keep)
             case SetAside():
                 subnode = self.state.seats[order.seat].subnode
                 self._tell(NodeSetAside(subnode, f"{order.reason}; no jobs for {order.seconds:.0f} s"))

@@ -78,8 +78,8 @@ class Link:
         self._closed: asyncio.Future[str] | None = None
         self._taps: dict[str, Tap] = {}
         self._to_clear: list[Attempt] = []
-        self._given_up: list[Attempt] = []
-        """Attempts that are lost in the ledger but may still run here: ended as soon as the node is back."""
+        self._at_last: list[Attempt] = []
+        """What is cleared only when the run is over; see `clear`."""
         self._keep: set[str] = set()
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +132,6 @@ class Link:
                 connection, self.subnode, self._plant.queue_id, self._plant.epoch, self
             )
             await self._sweep(session)
-            await self._end_given_up(session)
         except StorageError as error:
             await connection.close()
             raise NodeError(self.subnode.name, str(error)) from error
@@ -159,14 +158,6 @@ class Link:
         if done:
             await session.clear(done)
         self._plant.cleared([a.id for a in attempts])
-
-    async def _end_given_up(self, session: NodeSession) -> None:
-        """End what this run gave up while the node was away, before the sub-node gets other work."""
-        while self._given_up:
-            attempt = self._given_up[0]
-            await self._make_sure_ended(session, attempt)
-            self._to_clear.append(attempt)
-            self._given_up.pop(0)
 
     async def _make_sure_ended(self, session: NodeSession, attempt: Attempt) -> None:
         report = await session.fence(attempt.id)
@@ -218,6 +209,8 @@ class Link:
             return
         with contextlib.suppress(NodeError):
             if not self._taps:
+                self._to_clear += self._at_last
+                self._at_last = []
                 await self._clear(session)
                 await session.bye()
 
@@ -323,15 +316,17 @@ class Link:
 
     # --- clearing the spool --------------------------------------------------------------------------------
 
-    def clear(self, attempt: Attempt, *, given_up: bool) -> None:
+    def clear(self, attempt: Attempt, *, keep: bool) -> None:
         """The ledger has the end of this attempt: its files on the node may go, soon and in groups.
 
-        `given_up`: nobody knows whether it still runs, so it is ended before.
+        `keep`: not before the run is over. A request to start it may still be on its way over a connection that was
+        given up; the start marker keeps it from starting until nothing can be on its way any more.
         """
         if attempt.id in self._keep:
+            self._keep.discard(attempt.id)
             return
-        if given_up and self._session is None:
-            self._given_up.append(attempt)
+        if keep:
+            self._at_last.append(attempt)
             return
         self._to_clear.append(attempt)
         if self._session is not None:
