@@ -12,8 +12,9 @@ from pegasus_py.core.model import Attempt, Job, Params, SubNode, Task
 from pegasus_py.core.moves import Begin, QueueView, Take
 from pegasus_py.core.template import merge_params, render
 from pegasus_py.errors import BadInput, PegasusError, Place, StorageError
-from pegasus_py.store.queuefile import QueueFile, Taking
+from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
+from pegasus_py.store.taking import Taking
 
 
 @dataclass(slots=True)
