@@ -53,7 +53,7 @@ def fence(live: Live, now: float, orders: list[Order]) -> None:
     """Have its start made impossible, or learn that it has started."""
     if live.phase is Phase.TOLD:
         live.since = now
-    live.phase = Phase.FENCING
+    live.phase, live.killing = Phase.FENCING, False
     orders.append(Fence(live.attempt))
 
 

@@ -202,10 +202,7 @@ def _reported(state: State, fact: Reported, now: float, orders: list[Order]) -> 
 
 
 def _settle_report(state: State, live: Live, report: Report, now: float, orders: list[Order]) -> None:
-    verdict = recovery.decide(report)
-    if verdict is Verdict.START and live.ending is JobState.TIMED_OUT:
-        live.ending = None
-    match verdict:
+    match recovery.decide(report):
         case Verdict.START if live.seen:
             settle(state, live, JobState.LOST, "what its node kept of it is gone", now, orders)
         case Verdict.START if live.phase is Phase.FENCING:
@@ -219,7 +216,7 @@ def _settle_report(state: State, live: Live, report: Report, now: float, orders:
             live.phase, live.seen = Phase.TOLD, True
             live.over |= report.spot is Spot.EXITED and not live.killed
             orders.append(Attach(live.attempt))
-            if live.ending and not live.over:
+            if live.ending and not live.over and not live.killing:
                 kill(live, orders)
         case Verdict.LOST:
             live.seen = True
