@@ -68,7 +68,11 @@ class Channel:
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self, connection: Connection, greeting: bytes, within: float) -> None:
-        """Start the script. Raises NodeError, and QueueHeld when a newer run of a controller has been there."""
+        """Start the script; may be tried again when the shell could not even be opened.
+
+        Raises NodeError, and Overtaken when a newer run of a controller has been there.
+        """
+        self._greeted = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(within):
                 stream = await connection.open_shell(self)

@@ -147,8 +147,8 @@ class FrameReader:
                 return
         self._rest = data[at:]
         if not self._greeted:
-            self._hear_noise(0)
-            # Of chatter without a line break only the part is kept that could be the beginning of our word.
+            # Of chatter without a line break only what could be the beginning of our word is of use.
+            self._hear_noise(max(0, len(self._rest) - _LINE_LIMIT))
             self._rest = self._rest[-_LINE_LIMIT:]
         elif len(self._rest) > _LINE_LIMIT:
             raise ProtocolError("a line without end")
