@@ -73,6 +73,7 @@ class Channel:
         Raises NodeError, and Overtaken when a newer run of a controller has been there.
         """
         self._greeted = asyncio.get_running_loop().create_future()
+        connection.lost.add_done_callback(self._connection_lost)
         try:
             async with asyncio.timeout(within):
                 stream = await connection.open_shell(self)
@@ -87,9 +88,10 @@ class Channel:
             self.close()
             raise
         finally:
+            connection.lost.remove_done_callback(self._connection_lost)
             self._greeted.cancel()
         verb, *rest = self.hello
-        if verb == "pegasus-hello" and len(rest) == 4:
+        if verb == "pegasus-hello" and len(rest) == 5:
             return
         self.close()
         if verb == "pegasus-overtaken":
@@ -126,6 +128,7 @@ class Channel:
         self._on_raw = None
         if self._stream is not None:
             self._stream.close()
+        self._fail_greeting("the connection was closed")
         self._give_up("the connection was closed")
 
     def data_received(self, data: bytes) -> None:
@@ -145,11 +148,22 @@ class Channel:
         self.is_open = False
         if self._stream is not None:
             self._stream.close()
-        if not self._greeted.done():
-            self._greeted.set_exception(NodeError(self.host, f"{reason} before it had answered"))
+        if self._fail_greeting(reason):
             return
         self._give_up(reason)
         self._on_closed(reason)
+
+    def _connection_lost(self, lost: asyncio.Future[str]) -> None:
+        self.close()
+
+    def _fail_greeting(self, reason: str) -> bool:
+        """True when `open` was still waiting: then it raises, and nobody else is told."""
+        if self._greeted.done():
+            return False
+        self._greeted.set_exception(NodeError(self.host, f"{reason} before it had answered"))
+        # `open` may have given up for another reason.
+        self._greeted.exception()
+        return True
 
     def _give_up(self, reason: str) -> None:
         left = [self.current] if self.current is not None else []
