@@ -1,0 +1,60 @@
+"""A command over a round trip of 50 ms, connection open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from benchmarks.bench import Bench, compared
+from benchmarks.measure import Figure, run
+from benchmarks.report import Row, Section, Target
+
+ROUND_TRIP = 0.050
+
+
+def run_case(bench: Bench) -> Section:
+    jobs = bench.size(40, 8)
+    (node,) = bench.field.nodes(1)
+    address = bench.field.slow_route(node, ROUND_TRIP / 2)
+    config, (seat,) = bench.field.seats([node], 1, mux=True, name="slow", routes={node: address})
+    near, (beside,) = bench.field.seats([node], 1, mux=True, name="near")
+
+    def pegasus(config: str, name: str) -> float:
+        """From one start to the next on the one sub-node: what lies between is exit status, commit, and take."""
+        queue = bench.queue(f"- {name}\n", "- true\n" * jobs)
+        queue.environment["PEGASUS_SSH_CONFIG"] = config
+        try:
+            queue.run("q")
+            attempts = queue.succeeded(jobs)
+            return (attempts[-1].ended - attempts[0].began) / jobs
+        finally:
+            queue.remove()
+
+    def master() -> float:
+        run(["ssh", "-F", config, seat, "true"])
+        began = time.perf_counter()
+        for _ in range(jobs):
+            run(["ssh", "-F", config, seat, "true"])
+        return (time.perf_counter() - began) / jobs
+
+    ways: dict[str, Callable[[], float]] = {
+        "pegasus": lambda: pegasus(str(config), seat),
+        "pegasus, no delay": lambda: pegasus(str(near), beside),
+        "ssh, ControlMaster": master,
+        "asyncssh channels": lambda: (
+            bench.peers.client(bench.field, "asyncssh-queue", [address], jobs) / jobs
+        ),
+    }
+    if "libssh2" in bench.peers.modules:
+        ways["libssh2"] = lambda: bench.peers.client(bench.field, "libssh2", [address], jobs) / jobs
+    found = bench.rounds(ways, most=5)
+    bench.field.close_masters(config, [seat])
+    rows = []
+    if ours := found.get("pegasus"):
+        trips = Figure(tuple(value / ROUND_TRIP for value in ours.values))
+        rows.append(Row("round trips for a job", "", trips, target=Target(1.15, at_least=False, times=False)))
+    rows += [
+        compared("a job", "s", found, "pegasus", name) for name in ways if name != "pegasus" and name in found
+    ]
+    notes = ("no delay: the same sub-node reached directly, which is what is added to the round trip",)
+    return Section("latency", "true over 50 ms, one sub-node, one after the other", tuple(rows), notes)

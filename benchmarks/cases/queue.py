@@ -1,0 +1,117 @@
+"""Many short jobs on eight sub-nodes: against C clients, the physical limit, GNU parallel; and with output."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.bench import Bench, at_least, compared
+from benchmarks.controller import Queue, hosts_yaml, steady_rate
+from benchmarks.measure import run
+from benchmarks.peers import seats
+from benchmarks.report import Section
+
+SEATS = 8
+RAM = Path("/dev/shm")
+
+
+def run_case(bench: Bench) -> Section:
+    jobs = bench.size(1000, 150)
+    nodes = bench.field.nodes(4)
+    addresses = seats(bench.field, nodes, SEATS)
+    hosts = hosts_yaml(nodes, SEATS // len(nodes))
+    spool = bench.field.directory(RAM)
+
+    def pegasus(line: str, base: Path | None = None, more: str = "") -> float:
+        queue = Queue(
+            bench.field.directory(base), bench.field.environment(), hosts + more, f"- {line}\n" * jobs
+        )
+        try:
+            queue.run("q")
+            return steady_rate(queue.succeeded(jobs))
+        finally:
+            queue.remove()
+
+    def client(library: str) -> Callable[[], float]:
+        return lambda: jobs / bench.peers.client(bench.field, library, addresses, jobs)
+
+    def local(words: str) -> float:
+        """As many at once on this machine, without anything between."""
+        shell = f"seq {jobs} | xargs -P{SEATS} -I_ {words}"
+        return jobs / run(["sh", "-c", shell]).seconds
+
+    ways = {
+        "pegasus": lambda: pegasus("true"),
+        "asyncssh channels": client("asyncssh-queue"),
+        "xargs setsid sh": lambda: local("setsid -w sh -c true"),
+        "pegasus echo": lambda: pegasus("echo hello"),
+        "pegasus, no flush": lambda: pegasus("true", RAM),
+        "pegasus, spool in memory": lambda: pegasus("true", None, f"  options: {{spool: {spool}}}\n"),
+        "xargs sh": lambda: local("sh -c true"),
+    }
+    ways |= {library: client(library) for library in ("libssh2", "libssh") if library in bench.peers.modules}
+    found = bench.rounds(ways)
+    shutil.rmtree(spool, ignore_errors=True)
+    rows = (
+        compared(f"{jobs:,} x true", "/s", found, "pegasus", "libssh2", at_least(1.0)),
+        compared("", "/s", found, "pegasus", "libssh", at_least(1.0)),
+        compared("", "/s", found, "pegasus", "xargs setsid sh", at_least(0.75)),
+        compared("", "/s", found, "pegasus", "xargs sh"),
+        compared("", "/s", found, "pegasus", "asyncssh channels"),
+        compared(
+            f"{jobs:,} x echo, shown and logged", "/s", found, "pegasus echo", "pegasus", at_least(0.85)
+        ),
+        compared("what the flushes cost", "/s", found, "pegasus", "pegasus, no flush"),
+        compared("what files on the node cost", "/s", found, "pegasus", "pegasus, spool in memory"),
+    )
+    notes = (
+        "connects excluded: Pegasus from the first job of the last sub-node to the last end, by its ledger; "
+        "the clients by their own clock",
+        "no flush: the queue's directory on a RAM disk, where a flush costs nothing; spool in memory: the nodes'",
+    )
+    return Section("queue", f"{jobs:,} short jobs, {SEATS} sub-nodes of {len(nodes)} nodes", rows, notes)
+
+
+def run_whole(bench: Bench) -> Section:
+    jobs = bench.size(1000, 60)
+    nodes = bench.field.nodes(4)
+    hosts = hosts_yaml(nodes, SEATS // len(nodes))
+
+    def pegasus() -> float:
+        queue = bench.queue(hosts, "- true\n" * jobs)
+        try:
+            ran = queue.run("q")
+            queue.succeeded(jobs)
+            return jobs / ran.seconds
+        finally:
+            queue.remove()
+
+    def parallel() -> float:
+        config, names = bench.field.seats(nodes, SEATS, mux=True)
+        logins = ",".join(f"1/{name}" for name in names)
+        words = [
+            bench.peers.programs["parallel"],
+            "--ssh",
+            f"ssh -F {config}",
+            "--sshlogin",
+            logins,
+            "-j",
+            "1",
+        ]
+        began = time.perf_counter()
+        run([*words, "true {}"], stdin=b"".join(b"%d\n" % n for n in range(jobs)))
+        seconds = time.perf_counter() - began
+        bench.field.close_masters(config, names)
+        return jobs / seconds
+
+    ways = {"pegasus": pegasus}
+    if "parallel" in bench.peers.programs:
+        ways["GNU parallel"] = parallel
+    found = bench.rounds(ways, most=3)
+    rows = (
+        compared(f"{jobs:,} x true, start to exit", "/s", found, "pegasus", "GNU parallel", at_least(10)),
+    )
+    notes = ("8 connects and the summary included; GNU parallel with ControlMaster, one slot per master",)
+    return Section("queue-whole", f"{jobs:,} short jobs from start to exit", rows, notes)

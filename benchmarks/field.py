@@ -1,0 +1,119 @@
+"""Where it is measured: SSH servers on loopback, ways to them for every client, and directories for queues."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.proxy import Proxy
+from tests.support.sshd import SshFarm
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Field:
+    """Real sshd, started on first use, all gone at the end. Logins there start `sh` with an empty home."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="pegbench-"))
+        self.home = self.root / "home"
+        self.farm = SshFarm(self.root, 0)
+        self._numbers = itertools.count(1)
+        self._proxies: list[Proxy] = []
+
+    def __enter__(self) -> Field:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for proxy in self._proxies:
+            proxy.__exit__(None, None, None)
+        self.farm.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def nodes(self, count: int) -> list[str]:
+        """The names of so many servers that run."""
+        for number in range(len(self.farm) + 1, count + 1):
+            self.farm.add(f"node-{number}", {"MaxSessions": "100"}).start()
+        self.farm.configure(self.home)
+        return self.farm.names[:count]
+
+    def slow_route(self, node: str, delay: float) -> tuple[str, int]:
+        """An address that leads to the node with `delay` seconds each way."""
+        server = self.farm[node]
+        proxy = Proxy((server.address, server.port), delay=delay)
+        proxy.__enter__()
+        self._proxies.append(proxy)
+        return proxy.address
+
+    @property
+    def config(self) -> Path:
+        """The ssh_config to all nodes, without multiplexing."""
+        return self.home / ".ssh" / "config"
+
+    @property
+    def key(self) -> Path:
+        return self.farm.client_key
+
+    def seats(
+        self,
+        nodes: Sequence[str],
+        count: int,
+        *,
+        mux: bool,
+        name: str = "seat",
+        routes: Mapping[str, tuple[str, int]] | None = None,
+    ) -> tuple[Path, list[str]]:
+        """An ssh_config in which `count` names lead round robin to the nodes, and these names.
+
+        With `mux` each has a master connection of its own, which stays until `close_masters`. `routes` leads to a
+        node by another address.
+        """
+        config = self.root / f"config-{next(self._numbers)}"
+        names = [f"{name}{n}" for n in range(count)]
+        lines = []
+        for number, seat in enumerate(names):
+            server = self.farm[nodes[number % len(nodes)]]
+            address, port = (routes or {}).get(server.name, (server.address, server.port))
+            lines += [f"Host {seat}", f"  HostName {address}", f"  Port {port}"]
+            lines += [f"  HostKeyAlias {server.name}"]
+        lines += ["Host *", f"  User {self.farm[nodes[0]].user}", f"  IdentityFile {self.key}"]
+        lines += ["  IdentitiesOnly yes", f"  UserKnownHostsFile {self.home}/.ssh/known_hosts"]
+        lines += ["  StrictHostKeyChecking yes", "  BatchMode yes", "  LogLevel ERROR"]
+        if mux:
+            lines += ["  ControlMaster auto", f"  ControlPath {config}.%n", "  ControlPersist 600"]
+        config.write_text("\n".join(lines) + "\n")
+        return config, names
+
+    def close_masters(self, config: Path, names: Sequence[str]) -> None:
+        for name in names:
+            subprocess.run(["ssh", "-F", config, "-O", "exit", name], capture_output=True, timeout=30)
+
+    def directory(self, base: Path | None = None) -> Path:
+        """A new empty directory; in `base` instead of beside the servers if that is given."""
+        path = (base or self.root) / f"{self.root.name}-work-{next(self._numbers)}"
+        path.mkdir()
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """For a Pegasus that reaches the nodes by their names."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "PEGASUS_SSH_CONFIG": str(self.config),
+            "LC_ALL": "C.UTF-8",
+        }
+
+
+def pegasus(*arguments: str) -> list[str]:
+    """The command line of Pegasus, from this interpreter."""
+    return [sys.executable, "-m", "pegasus_py", *arguments]
