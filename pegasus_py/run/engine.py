@@ -43,6 +43,7 @@ from pegasus_py.core.moves import (
     Outcome,
     QueueView,
     Record,
+    Resumed,
     Send,
     SetAside,
     StopAsked,
@@ -117,11 +118,13 @@ class Engine:
         self._facts: deque[Wish] = deque(Wish(fact) for fact in first)
         self._bell = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "ledger")
+        self._inherited = {fact.attempt.id for fact in first if isinstance(fact, Resumed)}
         self._unrecorded: list[Record] = []
         self._cleared: list[str] = []
         self._trouble = ""
         self._trouble_is_busy = False
         self._untrusted = ""
+        self._frozen = False
         self._storage_until = 0.0
         self._fatal: BaseException | None = None
 
@@ -177,7 +180,7 @@ class Engine:
         """Write what may still be written, and let go of the files."""
         try:
             await self._commit(Batch())
-            await self._in_writer(self._compact)
+            await self._in_writer(self._stores.queue.sync if self._frozen else self._compact)
         except PegasusError as error:
             self._tell(Note(str(error), warning=True))
         finally:
@@ -205,21 +208,38 @@ class Engine:
             raise self._fatal
         now = time.monotonic()
         orders: list[Order] = []
+        stopping = False
         done: list[Callable[[], None]] = []
         if (wake := self.state.next_wake) is not None and wake <= now:
             orders += step(self.state, Tick(), now)
         while self._facts:
             wish = self._facts.popleft()
+            before = self.state.stop
             orders += step(self.state, wish.fact, now)
-            self._announce(wish.fact)
+            if isinstance(wish.fact, CancelAsked):
+                self._announce_cancel(wish.fact)
+            stopping |= self.state.stop is not before
             if wish.done is not None:
                 done.append(wish.done)
         if self._unrecorded and now >= self._storage_until:
             orders[:0], self._unrecorded = self._unrecorded, []
         while orders:
             orders = await self._perform(orders)
+        if stopping:
+            await self._freeze()
+            if self.state.stop is not StopLevel.LEAVE:
+                self._tell(Stopping(len(self.state.seat_of), now=self.state.stop is StopLevel.NOW))
         for callback in done:
             callback()
+
+    async def _freeze(self) -> None:
+        """Once a stop is acknowledged the queue file does not change: tidy it up before, and never again."""
+        if not self._frozen:
+            self._frozen = True
+            try:
+                await self._in_writer(self._compact)
+            except PegasusError as error:
+                self._tell(Note(str(error), warning=True))
 
     async def _perform(self, orders: list[Order]) -> list[Order]:
         """Carry out orders: first what is to be durable, then what leaves. Returns the orders that follow."""
@@ -343,7 +363,9 @@ class Engine:
                 self._tell(Started(order.attempt))
                 self.links[order.attempt.subnode].perform(order)
             case Attach():
-                self._tell(Started(order.attempt, recovered=True))
+                if order.attempt.id in self._inherited:
+                    self._inherited.discard(order.attempt.id)
+                    self._tell(Started(order.attempt, recovered=True))
                 self.links[order.attempt.subnode].perform(order)
             case Ask() | Fence() | Kill():
                 self.links[order.attempt.subnode].perform(order)
@@ -378,12 +400,9 @@ class Engine:
         """Make logs safe on disk. Raises StorageError."""
         await self._in_writer(self._stores.logs.sync, attempts)
 
-    def _announce(self, fact: Fact) -> None:
-        if isinstance(fact, StopAsked):
-            self._tell(Stopping(len(self.state.seat_of), now=fact.level is not StopLevel.FINISH))
-        elif isinstance(fact, CancelAsked):
-            which = "all jobs" if fact.jobs is None else "job " + ", ".join(map(str, sorted(fact.jobs)))
-            self._tell(Note(f"cancelling {which}"))
+    def _announce_cancel(self, fact: CancelAsked) -> None:
+        which = "all jobs" if fact.jobs is None else "job " + ", ".join(map(str, sorted(fact.jobs)))
+        self._tell(Note(f"cancelling {which}"))
 
     # --- the queue file and its troubles -------------------------------------------------------------------
 
@@ -421,7 +440,7 @@ class Engine:
             self._trouble_is_busy = True
         if str(error) != self._trouble:
             self._trouble = str(error)
-            self._tell(Note(str(error)) if isinstance(error, QueueBusy) else QueueBad(str(error)))
+            self._tell(Note(f"{error}; waiting") if isinstance(error, QueueBusy) else QueueBad(str(error)))
 
     def _storage_trouble(self, error: PegasusError) -> None:
         self._storage_until = time.monotonic() + STORAGE_RETRY
