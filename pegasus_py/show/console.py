@@ -195,12 +195,14 @@ class Console:
         self._put(OUT, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
 
     def _say(self, text: str, name: str = "", colour: int | None = None, *, cut: bool = False) -> None:
-        """Put one line on stderr; `cut` it to the terminal's width where it would take two."""
-        if cut and (room := self._room(ERR, name)) is not None:
-            text = fit(text, room)
-        if colour and self._colour[ERR]:
-            text = f"\x1b[{colour}m{text}{RESET}"
-        self._put(ERR, (self._prefix(ERR, name) if name else b"") + text.encode() + b"\n")
+        """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""
+        pieces = [text]
+        if (room := self._room(ERR, name)) is not None:
+            pieces = [fit(text, room)] if cut else wrap(text, room)
+        prefix = self._prefix(ERR, name) if name else b""
+        for piece in pieces:
+            shown = f"\x1b[{colour}m{piece}{RESET}" if colour and self._colour[ERR] else piece
+            self._put(ERR, prefix + shown.encode() + b"\n")
 
     def _put(self, stream: int, data: bytes) -> None:
         if self._drawn:
@@ -259,4 +261,4 @@ def _stopping(event: Stopping) -> str:
     commands = words.counted(event.running, "running command")
     if event.now:
         return f"pegasus: stopping now; ending {commands}"
-    return f"pegasus: stopping; nothing new starts, waiting for {commands}"
+    return f"pegasus: stopping; nothing new starts, waiting for {commands}; Ctrl-C again ends what runs"

@@ -126,6 +126,8 @@ class Summary:
         """The summary as text that ends with a newline: tables within `width` columns, nothing cut when it is None."""
         lines = self._failure_lines(width, colour)
         for name, reason in self.unreachable.items():
+            if name in self.set_aside:
+                continue
             what = "connection lost" if name in self.nodes else "not reached"
             lines.append(_in(_RED, f"{what}: {plain(name)}: {plain(reason)}", colour))
         for name, reason in self.set_aside.items():
@@ -173,7 +175,7 @@ class Summary:
                 f.subnode,
                 f"{f.name}: {f.command}" if f.name else f.command,
                 f.reason,
-                PurePath(f.log).name if folder else f.log,
+                PurePath(f.log).name if folder else words.near(f.log),
             ]
             for f in self.failures
         ]
@@ -182,7 +184,7 @@ class Summary:
         if more := self.failed - len(self.failures):
             lines.append(f"... and {more:,} more")
         if folder:
-            lines.append(f"logs are in {plain(folder)}/")
+            lines.append(f"logs are in {plain(words.near(folder))}/")
         return lines
 
     def _count_line(self, colour: bool) -> str:
@@ -202,7 +204,7 @@ class Summary:
 
 
 def _common_folder(paths: list[str]) -> str:
-    folders = {str(PurePath(path).parent) for path in paths}
+    folders = {str(PurePath(path).parent) for path in paths if path}
     return folders.pop() if len(folders) == 1 else ""
 
 

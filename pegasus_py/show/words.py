@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 from pegasus_py.core.model import Attempt, End, JobState
@@ -53,7 +54,7 @@ def end_line(attempt: Attempt, end: End, log: str, retry_in: float | None) -> st
     why = ", ".join(filter(None, (status_text(end), plain(end.reason))))
     if end.state is JobState.SUCCEEDED:
         return text + (f" after {seconds(end.duration)}" if end.duration is not None else "")
-    text += (f": {why}" if why else "") + (f" (log {plain(log)})" if log else "")
+    text += (f": {why}" if why else "") + (f" (log {plain(near(log))})" if log else "")
     if retry_in is not None:
         text += f"; next attempt in {seconds(retry_in)}"
     return text
@@ -69,6 +70,15 @@ _VERBS = {
     JobState.TIMED_OUT: "timed out",
     JobState.LOST: "is lost",
 }
+
+
+def near(path: str) -> str:
+    """A path as it is shortest from here."""
+    try:
+        here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 -- a text is wanted, as it stands
+    except FileNotFoundError:
+        return path
+    return path.removeprefix(here)
 
 
 def survivors_line(attempt: Attempt, survivors: tuple[str, ...]) -> str:

@@ -155,7 +155,10 @@ def test_starts_tell_name_attempt_and_recovery() -> None:
         (NodeSetAside(node(), "full"), "[node-1] set aside: full"),
         (QueueBad("queue.yaml:3:1: bad"), "pegasus: queue.yaml:3:1: bad"),
         (QueueMended(), "pegasus: the queue file can be read again"),
-        (Stopping(1), "pegasus: stopping; nothing new starts, waiting for 1 running command"),
+        (
+            Stopping(1),
+            "pegasus: stopping; nothing new starts, waiting for 1 running command; Ctrl-C again ends what runs",
+        ),
         (Stopping(2, now=True), "pegasus: stopping now; ending 2 running commands"),
         (Stopping(0), "pegasus: stopping; no command is running"),
         (Note("hi\nthere", warning=True), "pegasus: warning: hi there"),
