@@ -49,20 +49,21 @@ def _root(
     pass
 
 
-def _add(function: Callable[..., Any], name: str, alias: str | None = None) -> None:
-    app.command(name, epilog=EPILOG)(function)
+def _add(function: Callable[..., Any], short_help: str, name: str, alias: str | None = None) -> None:
+    also = f" (or: {alias})" if alias else ""
+    app.command(name, short_help=short_help + also, epilog=EPILOG)(function)
     if alias is not None:
         app.command(alias, hidden=True, epilog=EPILOG)(function)
 
 
-_add(run.queue, "q", "queue")
-_add(run.broadcast, "b", "broadcast")
-_add(lock.lock, "l", "lock")
-_add(stop.stop, "stop")
-_add(cancel.cancel, "cancel")
-_add(status.status, "status")
-_add(logs.logs, "logs")
-_add(demo.demo, "demo")
+_add(run.queue, "Run each command once, on the next free sub-node.", "q", "queue")
+_add(run.broadcast, "Run each command on all sub-nodes, in step.", "b", "broadcast")
+_add(lock.lock, "Edit the queue with its lock held, and check it.", "lock", "l")
+_add(stop.stop, "Stop the controller; what runs may finish.", "stop")
+_add(cancel.cancel, "End jobs with all their processes.", "cancel")
+_add(status.status, "Show what runs, what has ended and how, what is left.", "status")
+_add(logs.logs, "Print the output of a job.", "logs")
+_add(demo.demo, "Show Pegasus at work on SSH servers of its own.", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

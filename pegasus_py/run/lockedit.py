@@ -25,6 +25,10 @@ def edit_locked(queue_file: Path, editor: str | None) -> ExitCode:
     The editor works on the queue file itself, so what the user has saved is kept whatever happens to us.
     """
     command = find_editor(editor, os.environ)
+    if not queue_file.parent.is_dir():
+        raise UsageError(f"{queue_file}: there is no directory {queue_file.parent}; make it first")
+    if queue_file.is_dir():
+        raise UsageError(f"{queue_file}: this is a directory; name a file with -Q")
     queue = QueueFile(queue_file)
     try:
         holding = queue.hold(note="pegasus lock")
@@ -66,7 +70,7 @@ def _edit_until_good(queue: QueueFile, path: Path, command: list[str]) -> ExitCo
         status = _run_editor([*command, str(path)])
         if status:
             print(
-                f"pegasus: the editor ended with status {status}; {path} is as it was last saved",
+                f"pegasus: the editor {_how(status)}; {path} is as it was last saved",
                 file=sys.stderr,
             )
         try:
@@ -95,6 +99,10 @@ def _run_editor(command: list[str]) -> int:
         raise UsageError(f"{command[0]}: {error.strerror}") from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _how(status: int) -> str:
+    return f"ended with status {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
 
 
 def _again() -> bool:

@@ -32,6 +32,8 @@ def ask_stop(queue_file: Path, *, now: bool, wait: bool) -> str:
             time.sleep(WAIT_STEP)
         return "stopped: the controller has ended"
     running = int(reply["running"])
+    if not running:
+        return "stopped: nothing new starts; no command is running"
     what = f"{running} running command{'' if running == 1 else 's'}"
     return f"stopped: nothing new starts; {what} {'will be ended' if now else 'may finish'}"
 

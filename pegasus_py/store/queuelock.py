@@ -102,8 +102,8 @@ class QueueLock:
             and (words[1] != socket.gethostname() or _alive(int(words[0])))
         ):
             pid, host, since, note = words
-            return f"locked by {note.strip()} (process {pid} on {host}, since {since}); try again when it has ended"
-        return "locked by another process; try again in a moment"
+            return f"locked by {note.strip()} (process {pid} on {host}, since {since})"
+        return "locked by another process"
 
 
 def _alive(pid: int) -> bool:
