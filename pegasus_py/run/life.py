@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pegasus_py.run.check import check_queue
 from pegasus_py.run.control import Control
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.link import Link, Plant
+from pegasus_py.run.mend import mend_queue
 from pegasus_py.run.taker import Taker
 from pegasus_py.show.console import Console
 from pegasus_py.show.stdio import make_console
@@ -101,8 +101,10 @@ def _read_hosts(path: Path) -> tuple[SubNode, ...]:
     except FileNotFoundError:
         what = "no such file; list your nodes there, or name another file with --hosts-file"
         raise BadInput(Place(str(path)), what) from None
+    except IsADirectoryError:
+        raise BadInput(Place(str(path)), "this is a directory; name a file with --hosts-file") from None
     except OSError as error:
-        raise StorageError(path, error.strerror or str(error)) from error
+        raise StorageError(path, f"{error.strerror}; make it readable") from error
     return parse_hosts(data, str(path))
 
 
@@ -130,7 +132,9 @@ class _Life:
         try:
             with Ledger.open(run_dir.ledger) as ledger:
                 epoch = ledger.begin_run(self._request.settings.mode, "")
-                self._mend_queue(ledger)
+                if not await mend_queue(self._queue, ledger.last_pop(), self._claim.control, tell):
+                    ledger.end_run(Outcome.STOPPED)
+                    return ExitCode.STOPPED
                 stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
                 state, engine = self._prepare(stores)
                 outcome = await self._drive(state, engine, stores, epoch)
@@ -138,10 +142,6 @@ class _Life:
             return self._sum_up(state, outcome)
         finally:
             self._screen.console.close()
-
-    def _mend_queue(self, ledger: Ledger) -> None:
-        """Finish what a crash left between the ledger and the files. A held lock is waited for: it is an editor's."""
-        self._queue.recover(ledger.last_pop(), timeout=math.inf)
 
     def _prepare(self, stores: Stores) -> tuple[State, Engine]:
         ledger = stores.ledger
