@@ -149,4 +149,4 @@ def _wants_last_look(state: State) -> bool:
         return False
     if state.holding or state.waiting or len(state.ready):
         return False
-    return state.queue is QueueView.UNKNOWN or (state.queue is QueueView.EMPTY and not state.looked)
+    return state.queue is QueueView.UNKNOWN or (state.queue is not QueueView.BLOCKED and not state.looked)

@@ -40,7 +40,9 @@ def add_live(state: State, seat: Seat, attempt: Attempt, tries: int, started: fl
 def send(state: State, live: Live, orders: list[Order]) -> None:
     live.phase = Phase.TOLD
     live.sends += 1
-    orders.append(Send(live.attempt))
+    lost_after = live.options.lost_after
+    # Half of it: a start that is given up after `lost_after` could not happen any more long since, whatever the clocks.
+    orders.append(Send(live.attempt, None if lost_after is None else lost_after / 2))
     _watch_timeout(state, live)
 
 
@@ -93,14 +95,14 @@ def settle(state: State, live: Live, natural: JobState, reason: str, now: float,
     how = _how_it_ended(live, natural)
     seat = remove_live(state, live)
     ended = End(how, live.status, reason, max(0.0, now - live.started), live.survivors)
-    count(state, seat, ended, now, orders)
     retry_on = RETRYABLE if live.options.retry_on is None else live.options.retry_on
     again = live.tries <= (live.options.retries or 0) and how in retry_on
-    if again and not live.survivors and live.ending is not JobState.CANCELLED and _has_place(live, seat):
+    if again and not live.survivors and _has_place(live, seat):
         _requeue(state, live, ended, live.options.retry_delay or 0.0, live.tries, now, orders)
     else:
         orders.append(Record(live.attempt, ended, how, None, _keep(live, seat)))
         state.round_failed |= how is not JobState.SUCCEEDED
+    count(state, seat, ended, now, orders)
 
 
 def _how_it_ended(live: Live, natural: JobState) -> JobState:

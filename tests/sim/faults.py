@@ -104,5 +104,5 @@ FAULTS: tuple[Fault, ...] = (
     stop,
     cancel,
 )
-OFTEN: tuple[Fault, ...] = (*FAULTS, cut, cut, append, cancel)
+OFTEN: tuple[Fault, ...] = (*FAULTS, cut, cut, go_away, go_away, append, cancel, cancel)
 """The same, some of them more likely."""

@@ -47,7 +47,11 @@ class Oracle:
         for other in self.processes.values():
             if other.attempt.job.id == attempt.job.id and other.alive and not self._excused(other, attempt):
                 raise Violation(f"{attempt.id} starts while {other.attempt.id} runs")
-            if other.alive and other.attempt.subnode == attempt.subnode and other.attempt.id not in self.stuck:
+            if (
+                other.alive
+                and other.attempt.subnode == attempt.subnode
+                and other.attempt.id not in self.stuck
+            ):
                 raise Violation(f"{attempt.id} starts on {attempt.subnode}, where {other.attempt.id} runs")
         if attempt.job.id in self.over and attempt.id not in self.given_up:
             raise Violation(f"{attempt.id} starts, but its job is over")

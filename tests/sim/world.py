@@ -52,6 +52,8 @@ class World:
         self.rate = rng.choice((0.2, 1.0, 1.0, 3.0))
         self.mode = rng.choice((Mode.QUEUE, Mode.QUEUE, Mode.BROADCAST))
         self.slow = rng.choice((0.01, 0.2, 3.0))
+        self.lame = rng.random() < 0.25
+        """Whether the controller's disk takes seconds for each flush."""
         self.controllers: list[Controller] = []
 
     # --- clock and chance --------------------------------------------------------------------------------------
@@ -74,6 +76,8 @@ class World:
         return self.rng.uniform(0.001, self.slow if self.stormy else 0.05)
 
     def flush_time(self) -> float:
+        if self.stormy and self.lame:
+            return self.rng.uniform(0.0, 3.0)
         return 2.0 if self.fault(0.02) else self.rng.choice((0.0, 0.003, 0.03))
 
     def say(self, text: str) -> None:
@@ -82,7 +86,7 @@ class World:
 
     def fate(self, attempt: Attempt) -> tuple[float, int]:
         """How long this attempt runs, and its exit status."""
-        return self.rng.choice((0.0, 0.01, 0.5, 3.0, 20.0)), self.rng.choice((0, 0, 0, 0, 1, 3))
+        return self.rng.choice((0.0, 0.01, 0.5, 3.0, 20.0, 60.0)), self.rng.choice((0, 0, 0, 0, 1, 3))
 
     # --- users and faults --------------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class World:
             retries=rng.choice((None, 0, 1, 3)),
             retry_delay=rng.choice((None, 0.0, 5.0)),
             retry_on=rng.choice((None, None, (JobState.FAILED,), (JobState.LOST,))),
-            lost_after=rng.choice((None, None, 10.0)),
+            lost_after=rng.choice((None, None, 3.0, 10.0)),
         )
         number = len(self.disk.tasks) + 1
         self.disk.tasks[number] = Task(f"task {number}", (), options)
