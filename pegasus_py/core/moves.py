@@ -203,9 +203,10 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Start this recorded attempt on its sub-node."""
+    """Start this recorded attempt on its sub-node; not later than `within` seconds from now, if that is not None."""
 
     attempt: Attempt
+    within: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

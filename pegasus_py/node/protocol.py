@@ -2,12 +2,13 @@
 
 Requests are lines of words; a text travels after its line, counted in lines, or in bytes if the lines are 0. Answers
 are lines of words too, some with counted bytes behind them. One request is under way at a time on a channel. NAME is
-an attempt's id without the queue's. Times are centiseconds.
+an attempt's id without the queue's. Times are centiseconds. CLOCK and DEADLINE are the node's own, since its boot.
 
-    (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP, pegasus-overtaken EPOCH,
-                                             pegasus-error wrong|trouble TEXT
-    start NAME LINES BYTES [CLEAR...] +text  exit NAME STATUS SIZE COUNT +bytes, or "-" for COUNT; exists NAME;
-                                             refused NAME REASON; overtaken EPOCH
+    (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP CLOCK,
+                                             pegasus-overtaken EPOCH, pegasus-error wrong|trouble TEXT
+    start NAME LINES BYTES DEADLINE          exit NAME STATUS SIZE COUNT +bytes, or "-" for COUNT; exists NAME;
+      [CLEAR...] +text                       refused NAME REASON (after DEADLINE too, unless it is "-");
+                                             overtaken EPOCH
     attach NAME                              exit as above, or report as below
     ask NAME...; fence NAME                  report NAME SPOT STATUS SIZE MACHINE for each
     read NAME OFFSET LENGTH                  data NAME COUNT +bytes

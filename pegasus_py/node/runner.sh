@@ -219,7 +219,7 @@ give_up() {
     exit 125
 }
 
-# become NAME LINES BYTES: in a process of its own, takes the start marker, then the text, and becomes the job.
+# become NAME LINES BYTES DEADLINE: in a process of its own, takes the start marker, then the text, and becomes the job.
 # The marker names this very process from the first, so that nobody has to guess whether it may still start.
 # Exits with 125 after an answer of its own.
 become() {
@@ -250,6 +250,10 @@ become() {
         size_of "$dir/$1.sh"
         [ "$size" -eq "$3" ] || give_up "$1" "the command cannot be written: $(why)"
     fi
+    if [ "$4" != - ]; then
+        clock
+        [ "$now" -le "$4" ] || give_up "$1" "the request to start it came too late"
+    fi
     {
         PEGASUS_JOB_ID=${1%%.*} PEGASUS_ATTEMPT=$1.$queue
         export PEGASUS_JOB_ID PEGASUS_ATTEMPT
@@ -262,10 +266,10 @@ become() {
     give_up "$1" "its output file cannot be made: $(why)"
 }
 
-# start NAME LINES BYTES [CLEAR...]
+# start NAME LINES BYTES DEADLINE [CLEAR...]
 start() {
-    name=$1 lines=$2 bytes=$3
-    shift 3
+    name=$1 lines=$2 bytes=$3 deadline=$4
+    shift 4
     [ $# -eq 0 ] || clear_names "$@"
     # Opened, not only looked for: NFS asks the server then.
     if ! true <"$ctl"; then
@@ -277,7 +281,7 @@ start() {
     count=$((count + 1))
     if [ -n "$bash" ]; then
         set -m
-        (become "$name" "$lines" "$bytes") &
+        (become "$name" "$lines" "$bytes" "$deadline") &
         child=$!
         set +m
         wait $child
@@ -289,7 +293,7 @@ start() {
             status=$?
         done
     else
-        (become "$name" "$lines" "$bytes")
+        (become "$name" "$lines" "$bytes" "$deadline")
         status=$?
     fi
     if [ $status -ge 125 ]; then
@@ -604,7 +608,8 @@ pegasus() {
         open_spool
         claim || refuse_hello "trouble $dir cannot be written: $(why)"
     fi
-    printf '\npegasus-hello %s %s %s %s\n' "$boot" "$machine" "${bash:-no}" $group
+    clock
+    printf '\npegasus-hello %s %s %s %s %s\n' "$boot" "$machine" "${bash:-no}" $group "$now"
     while IFS=' ' read -r request rest; do
         stop_task
         # shellcheck disable=SC2086

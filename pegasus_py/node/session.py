@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -58,12 +59,16 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What the node said of itself: boot id, machine name, kind of shell, whether jobs get a process group."""
+    """What the node said of itself: boot id, machine name, kind of shell, whether jobs get a process group.
+
+    `ahead`: its clock less ours, in seconds; what is true is this or a little more (the way of the answer to us).
+    """
 
     boot: str
     machine: str
     shell: str
     group: bool
+    ahead: float
 
 
 class NodeSession:
@@ -73,7 +78,7 @@ class NodeSession:
         self, connection: Connection, subnode: SubNode, queue_id: str, epoch: int, observer: Observer
     ) -> None:
         self.subnode = subnode
-        self.info = NodeInfo("", "", "", False)
+        self.info = NodeInfo("", "", "", False, 0.0)
         self._connection = connection
         self._queue_id = queue_id
         self._epoch = epoch
@@ -100,8 +105,10 @@ class NodeSession:
         """
         session = cls(connection, subnode, queue_id, epoch, observer)
         await session._open(session._control, "control")
-        _, boot, machine, bash, group = session._control.hello
-        session.info = NodeInfo(boot, machine, "bash" if bash == "yes" else "sh", group == "yes")
+        _, boot, machine, bash, group, clock = session._control.hello
+        # Read after the answer came, so that a deadline is rather too early than too late.
+        ahead = int(clock) / 100 - time.monotonic()
+        session.info = NodeInfo(boot, machine, "bash" if bash == "yes" else "sh", group == "yes", ahead)
         connection.lost.add_done_callback(session._lost)
         return session
 
@@ -117,11 +124,16 @@ class NodeSession:
 
     # --- what is told through the observer -----------------------------------------------------------------------
 
-    def start(self, attempt: Attempt, clear: Sequence[str] = ()) -> None:
-        """Start `attempt`. The spool files of the ids in `clear` go first, and are gone once this start is answered."""
+    def start(self, attempt: Attempt, clear: Sequence[str] = (), *, within: float | None = None) -> None:
+        """Start `attempt`. The spool files of the ids in `clear` go first, and are gone once this start is answered.
+
+        The node refuses to start it later than `within` seconds from now, by its own clock, however late the request
+        arrives and whoever can reach the node then.
+        """
         self._take_job(attempt.id)
-        names = [self._name(each) for each in clear]
-        self._control.request(text_request("start", self._name(attempt.id), attempt.job.command, names), self)
+        deadline = "-" if within is None else _centiseconds(time.monotonic() + self.info.ahead + within)
+        words = [deadline, *(self._name(each) for each in clear)]
+        self._control.request(text_request("start", self._name(attempt.id), attempt.job.command, words), self)
 
     def attach(self, attempt_id: str) -> None:
         """Wait on the node for an attempt that an earlier session has started."""

@@ -37,7 +37,8 @@ class SshConnector:
     `accept_new` learns the keys of hosts that are not known; a changed key is refused always. All times in seconds:
     `connect_timeout` is for reaching the node and agreeing on keys (ConnectTimeout in the configuration wins),
     `login_timeout` for logging in after that. A node that is silent for `keepalive_interval` x (`keepalive_count`
-    + 1) is lost. `config` replaces the user's and the system's configuration.
+    + 1) is lost (ServerAliveInterval and ServerAliveCountMax win). `config` replaces the user's and the system's
+    configuration.
     """
 
     def __init__(
@@ -146,8 +147,10 @@ class SshConnector:
                 known_hosts=([], [], link.revoked_keys()),
                 connect_timeout=None,
                 login_timeout=self._connect_timeout + self._login_timeout,
-                keepalive_interval=self._keepalive_interval,
-                keepalive_count_max=self._keepalive_count,
+                keepalive_interval=route.alive_interval or self._keepalive_interval,
+                keepalive_count_max=(
+                    self._keepalive_count if route.alive_count is None else route.alive_count
+                ),
                 compression_algs=["none"],
                 gss_host=None,
                 agent_forwarding=False,

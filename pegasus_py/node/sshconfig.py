@@ -38,7 +38,8 @@ class Route:
 
     `asked` is the host as written, without user and port; `jumps` are the hops of ProxyJump as written. `login` are
     arguments for asyncssh about keys and algorithms. `keys` are the files that will be offered (None: the default
-    ones), `missing` those that are named but not there. `connect_timeout` is in seconds.
+    ones), `missing` those that are named but not there. `connect_timeout` and `alive_interval` are in seconds, and
+    `alive_count` is how many questions may stay unanswered (None: not said).
     """
 
     written: str
@@ -49,6 +50,8 @@ class Route:
     host_keys: HostKeys
     jumps: tuple[str, ...] = ()
     connect_timeout: float | None = None
+    alive_interval: float | None = None
+    alive_count: int | None = None
     keys: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
     login: Mapping[str, Any] = field(default_factory=dict)
@@ -144,9 +147,22 @@ def _route(
     if not get("HostKeyAlgorithms"):
         login["server_host_key_algs"] = algorithms_for(host_keys.lines())
     jumps = tuple(hop.strip() for hop in str(options.tunnel).split(",")) if options.tunnel else ()
-    timeout = get("ConnectTimeout")
-    limit = float(timeout) if timeout else None
-    return Route(written, to.host, host, port, user, host_keys, jumps, limit, keys, missing, login)
+    return Route(
+        written,
+        to.host,
+        host,
+        port,
+        user,
+        host_keys,
+        jumps,
+        connect_timeout=float(get("ConnectTimeout") or 0) or None,
+        # 0 is ssh's default, "never ask": but a connection that nobody asks after would be waited for forever.
+        alive_interval=float(get("ServerAliveInterval") or 0) or None,
+        alive_count=get("ServerAliveCountMax"),
+        keys=keys,
+        missing=missing,
+        login=login,
+    )
 
 
 CIPHERS = (

@@ -224,7 +224,7 @@ class Link:
         match order:
             case Send():
                 self._tap(session, attempt, fresh=True)
-                session.start(attempt)
+                session.start(attempt, within=order.within)
             case Attach():
                 self._tap(session, attempt, fresh=False)
                 session.attach(attempt.id)

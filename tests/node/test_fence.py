@@ -73,6 +73,19 @@ def test_a_fence_is_for_good(place: Place) -> None:
     asyncio.run(main())
 
 
+def test_a_start_that_comes_too_late(place: Place) -> None:
+    async def main() -> None:
+        async with place.node() as node:
+            node.session.start(attempt(1, "echo ran"), within=-1.0)
+            told = await node.watcher.next()
+            assert told == ("refused", attempt_id(1), "the request to start it came too late")
+            assert node.marker(1) == []
+            node.session.start(attempt(1, "echo ran"), within=30.0)
+            assert await node.watcher.next() == ("exited", attempt_id(1), 0, 4, b"ran\n")
+
+    asyncio.run(main())
+
+
 def test_a_start_races_with_a_fence(place: Place) -> None:
     """Whatever the fence says is what is so."""
     oracle = place.spool.parent / "oracle"
@@ -269,7 +282,7 @@ def test_the_text_is_cut_off(place: Place) -> None:
         for job, lines in ((1, "3 30"), (2, "0 50000")):
             marker = place.spool / QUEUE / f"{job}.1.job"
             async with place.node() as node:
-                node.session._control._write(f"start {job}.1 {lines}\necho no >&2\necho ".encode())
+                node.session._control._write(f"start {job}.1 {lines} -\necho no >&2\necho ".encode())
                 await until(marker.exists, "the marker")
             await until(partial(missing, marker), "the marker to go")
         async with place.node() as node:

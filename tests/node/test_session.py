@@ -43,7 +43,7 @@ frames = st.lists(
 def test_frames_come_out_as_they_went_in(
     sent: list[tuple[str, bytes]], cuts: list[int], chatter: bytes
 ) -> None:
-    stream = chatter + b"\npegasus-hello b m yes yes\n"
+    stream = chatter + b"\npegasus-hello b m yes yes 7\n"
     for verb, body in sent:
         match verb:
             case "exit":
@@ -61,7 +61,7 @@ def test_frames_come_out_as_they_went_in(
         at += cut
     if stream[at:]:
         reader.feed(stream[at:])
-    assert got[0] == ("pegasus-hello b m yes yes", b"")
+    assert got[0] == ("pegasus-hello b m yes yes 7", b"")
     assert [body for _, body in got[1:]] == [body for _, body in sent]
     assert [words.split()[0] for words, _ in got[1:]] == [verb.split()[0] for verb, _ in sent]
 
@@ -69,7 +69,7 @@ def test_frames_come_out_as_they_went_in(
 @pytest.mark.parametrize("junk", [b"exit 1.1 0\n", b"data 1.1 x\n", b"x" * 70_000])
 def test_what_is_no_frame_is_an_error(junk: bytes) -> None:
     reader = FrameReader(lambda words, body: None)
-    reader.feed(b"pegasus-hello b m yes yes\n")
+    reader.feed(b"pegasus-hello b m yes yes 7\n")
     with pytest.raises(ProtocolError):
         reader.feed(junk)
 
@@ -82,7 +82,7 @@ def test_chatter_without_end_is_an_error() -> None:
 
 
 def test_a_text_is_counted_as_the_script_reads_it() -> None:
-    assert text_request("start", "1.1", "a\nb", ["9.1"]) == b"start 1.1 2 3 9.1\na\nb\n"
+    assert text_request("start", "1.1", "a\nb", ["-", "9.1"]) == b"start 1.1 2 3 - 9.1\na\nb\n"
     assert text_request("start", "1.1", "") == b"start 1.1 1 0\n\n"
     long = "x\n" * 4000
     assert text_request("start", "1.1", long) == b"start 1.1 0 8000\n" + long.encode()

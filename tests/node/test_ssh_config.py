@@ -67,6 +67,14 @@ def test_match_and_include(home: Path) -> None:
     assert route(home, config, "beta").port == 22
 
 
+def test_keepalive(home: Path) -> None:
+    config = "Host alpha\n  ServerAliveInterval 1\n  ServerAliveCountMax 2\nHost *\n  ServerAliveInterval 0\n"
+    found = route(home, config)
+    assert (found.alive_interval, found.alive_count) == (1.0, 2)
+    found = route(home, config, "beta")
+    assert (found.alive_interval, found.alive_count) == (None, None)
+
+
 def test_match_exec_and_final(home: Path) -> None:
     config = 'Match host alpha exec "true"\n  Port 2001\nMatch final host alpha\n  User last\n'
     found = route(home, config)
