@@ -291,6 +291,9 @@ def _environment() -> _Environment:
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
+        # No comments, for the shell's ${#name} is none: half a surrogate pair stands in no text.
+        comment_start_string="\ud800#",
+        comment_end_string="#\ud800",
         finalize=_printed,
         optimized=False,
         cache_size=0,

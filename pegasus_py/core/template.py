@@ -1,7 +1,7 @@
 """Templates: commands and host names with parameters in them, in Jinja2's language.
 
-A value is data: what it contains is never rendered. Text without "{{", "{%" or "{#" costs nothing; jinja2 is imported
-when the first real template comes.
+A value is data: what it contains is never rendered. Text without "{{" and "{%" costs nothing; jinja2 is imported
+when the first real template comes. Jinja2's comments are off: the shell's `${#name}` would begin one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NOWHERE = Place("template")
 
 
 def is_template(text: str) -> bool:
-    return "{{" in text or "{%" in text or "{#" in text
+    return "{{" in text or "{%" in text
 
 
 def render(text: str, params: Params | Mapping[str, str], place: Place) -> str:
