@@ -25,6 +25,7 @@ from pegasus_py.run.control import Control
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.link import Link, Plant
 from pegasus_py.run.mend import mend_queue
+from pegasus_py.run.startline import StartLine
 from pegasus_py.run.taker import Taker
 from pegasus_py.show.console import Console
 from pegasus_py.show.stdio import make_console
@@ -182,7 +183,7 @@ class _Life:
             grace=self._request.grace,
             logs=stores.logs,
             flush=engine.flush_logs,
-            fact=engine.fact,
+            fact=StartLine(state.seats, engine.fact),
             tell=self._screen.tell,
             backlog=self._screen.backlog,
             overtaken=engine.overtaken,
