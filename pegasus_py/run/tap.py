@@ -115,6 +115,7 @@ class Tap:
 
     async def complete(self, session: NodeSession, size: int) -> None:
         """Return when all `size` bytes are here. Raises NodeError when the connection goes away before."""
+        self._stop_timer()
         if self._opening is not None:
             await self._opening
         if self._follow is not None:
@@ -137,9 +138,7 @@ class Tap:
 
     def close(self) -> None:
         """Stop taking in; what is in the log stays."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
@@ -152,3 +151,9 @@ class Tap:
             self._closed = True
             with contextlib.suppress(StorageError):
                 self._logs.close(self.attempt)
+
+    def _stop_timer(self) -> None:
+        """A follow that begins while the rest is being read would bring the same bytes again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

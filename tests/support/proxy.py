@@ -1,4 +1,4 @@
-"""A TCP proxy that spoils connections on demand: delay, stall, one-byte writes, FIN and RST, for all or for one.
+"""A TCP proxy that spoils connections on demand: delay, stall (one way or both), one-byte writes, FIN and RST.
 
 It runs in a thread with an event loop of its own, so it works for tests of processes as well as of coroutines.
 """
@@ -25,9 +25,15 @@ class Conversation:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
-        self.flowing = asyncio.Event()
-        self.flowing.set()
+        self.onward = asyncio.Event()
+        self.back = asyncio.Event()
+        self.hold((True, True))
         self.bytes_moved = 0
+
+    def hold(self, flowing: tuple[bool, bool]) -> None:
+        """Let bytes flow, or not: to the server, to the client."""
+        for event, flows in zip((self.onward, self.back), flowing, strict=True):
+            event.set() if flows else event.clear()
 
     def end(self, *, reset: bool) -> None:
         for writer in (self.client, self.server):
@@ -38,7 +44,7 @@ class Conversation:
                 writer.transport.abort()
             else:
                 writer.close()
-        self.flowing.set()
+        self.hold((True, True))
 
 
 class Proxy:
@@ -58,7 +64,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        self._stalled = False
+        self._flowing = (True, True)
 
     def __enter__(self) -> Proxy:
         self._thread.start()
@@ -84,15 +90,15 @@ class Proxy:
         """End all connections, with RST or else FIN; new ones are served. Says how many there were."""
         return self.call(lambda: self._cut(reset))
 
-    def stall(self) -> None:
-        """From now on nothing moves, in connections that are or will be, and nobody is told."""
-        self._stalled = True
-        self.call(self._clear)
+    def stall(self, *, onward: bool = True, back: bool = True) -> None:
+        """From now on nothing moves (`onward`: to the server), in all connections, and nobody is told."""
+        self._flowing = (not onward, not back)
+        self.call(self._hold)
 
     def flow(self) -> None:
-        """The end of a stall; what was held back arrives."""
-        self._stalled = False
-        self.call(self._set)
+        """The end of a stall; what was held back arrives, even if its sender has gone meanwhile."""
+        self._flowing = (True, True)
+        self.call(self._hold)
 
     def refuse(self, refusing: bool = True) -> None:
         """Drop new connections as soon as they are accepted."""
@@ -110,13 +116,9 @@ class Proxy:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
-    def _clear(self) -> None:
+    def _hold(self) -> None:
         for conversation in self._conversations:
-            conversation.flowing.clear()
-
-    def _set(self) -> None:
-        for conversation in self._conversations:
-            conversation.flowing.set()
+            conversation.hold(self._flowing)
 
     def _cut(self, reset: bool) -> int:
         count = len(self._conversations)
@@ -139,15 +141,15 @@ class Proxy:
             self._tasks.discard(task)
             return
         conversation = Conversation(writer, onward)
-        if self._stalled:
-            conversation.flowing.clear()
+        conversation.hold(self._flowing)
         self._conversations.add(conversation)
         try:
             async with asyncio.TaskGroup() as group:
-                for source, sink in ((reader, onward), (there, writer)):
+                ways = ((reader, onward, conversation.onward), (there, writer, conversation.back))
+                for source, sink, flowing in ways:
                     queue: Queue = asyncio.Queue(256)
                     group.create_task(self._read(source, queue))
-                    group.create_task(self._send(conversation, queue, sink))
+                    group.create_task(self._send(conversation, flowing, queue, sink))
         except asyncio.CancelledError:
             pass  # the proxy stops; nobody waits for this task but `_stop`
         finally:
@@ -162,7 +164,13 @@ class Proxy:
                 await queue.put((self._loop.time() + self.delay, data))
         await queue.put((0, b""))
 
-    async def _send(self, conversation: Conversation, queue: Queue, writer: asyncio.StreamWriter) -> None:
+    async def _send(
+        self,
+        conversation: Conversation,
+        flowing: asyncio.Event,
+        queue: Queue,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         with contextlib.suppress(OSError):
             while True:
                 due, data = await queue.get()
@@ -170,7 +178,7 @@ class Proxy:
                     break
                 await asyncio.sleep(max(0.0, due - self._loop.time()))
                 for start in range(0, len(data), self.block):
-                    await conversation.flowing.wait()
+                    await flowing.wait()
                     writer.write(data[start : start + self.block])
                     await writer.drain()
                 conversation.bytes_moved += len(data)
