@@ -32,6 +32,7 @@ from pegasus_py.core.moves import (
     Began,
     Begin,
     CancelAsked,
+    Closed,
     Drop,
     Expel,
     Fact,
@@ -39,6 +40,7 @@ from pegasus_py.core.moves import (
     Finish,
     Kill,
     Look,
+    Opened,
     Order,
     Outcome,
     QueueView,
@@ -66,6 +68,7 @@ from pegasus_py.store.queuelock import QueueBusy
 
 WATCH_EVERY = 0.1
 """Seconds between looks at the queue file; file events would not arrive on NFS."""
+_SAID = (Send, Attach, Ask, Fence, Kill)
 STORAGE_RETRY = 1.0
 """Seconds until a write that failed (a full disk, say) is tried again."""
 
@@ -214,6 +217,7 @@ class Engine:
             orders += step(self.state, Tick(), now)
         while self._facts:
             wish = self._facts.popleft()
+            orders = self._meant_for(wish.fact, orders)
             before = self.state.stop
             orders += step(self.state, wish.fact, now)
             if isinstance(wish.fact, CancelAsked):
@@ -231,6 +235,15 @@ class Engine:
                 self._tell(Stopping(len(self.state.seat_of), now=self.state.stop is StopLevel.NOW))
         for callback in done:
             callback()
+
+    def _meant_for(self, fact: Fact, orders: list[Order]) -> list[Order]:
+        """What of `orders` still holds: each is meant for the session that its sub-node had at the time."""
+        match fact:
+            case Opened():
+                self.links[fact.seat].introduce()
+            case Closed():
+                return [o for o in orders if not isinstance(o, _SAID) or o.attempt.subnode != fact.seat]
+        return orders
 
     async def _freeze(self) -> None:
         """Once a stop is acknowledged the queue file does not change: tidy it up before, and never again."""

@@ -6,15 +6,13 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pegasus_py.core.events import Event, Note
 from pegasus_py.core.hosts import parse_hosts
-from pegasus_py.core.model import Attempt, SubNode
-from pegasus_py.core.moves import Fact, Outcome, Resumed, Waiting
+from pegasus_py.core.model import SubNode
+from pegasus_py.core.moves import Outcome
 from pegasus_py.core.state import Mode, Settings, State, new_state
 from pegasus_py.errors import BadInput, ExitCode, PegasusError, Place, StorageError
 from pegasus_py.node.local import LocalConnector
@@ -23,8 +21,10 @@ from pegasus_py.node.ssh import SshConnector
 from pegasus_py.run.check import check_queue
 from pegasus_py.run.control import Control
 from pegasus_py.run.engine import Engine, Stores
+from pegasus_py.run.leftovers import Leftovers, Sweeper
 from pegasus_py.run.link import Link, Plant
 from pegasus_py.run.mend import mend_queue
+from pegasus_py.run.past import take_up
 from pegasus_py.run.startline import StartLine
 from pegasus_py.run.taker import Taker
 from pegasus_py.show.console import Console
@@ -137,45 +137,35 @@ class _Life:
                     ledger.end_run(Outcome.STOPPED)
                     return ExitCode.STOPPED
                 stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
-                state, engine = self._prepare(stores)
-                outcome = await self._drive(state, engine, stores, epoch)
+                state, engine, leftovers = self._prepare(stores)
+                outcome = await self._drive(state, engine, leftovers, stores, epoch)
                 ledger.end_run(outcome)
             return self._sum_up(state, outcome)
         finally:
             self._screen.console.close()
 
-    def _prepare(self, stores: Stores) -> tuple[State, Engine]:
-        ledger = stores.ledger
-        open_attempts = ledger.open_attempts()
-        known = {s.name: s for s in self._subnodes}
-        collectors = {
-            a.subnode: SubNode(a.subnode, a.hostname, (("hostname", a.hostname),), a.spool)
-            for a in open_attempts
-            if a.subnode not in known or known[a.subnode].hostname != a.hostname
-        }
-        # A name that now means another host: the old one keeps what is still out under its own name.
-        clashes = {name for name in collectors if name in known}
-        if clashes:
-            raise BadInput(
-                Place(str(self._request.hosts_file)),
-                f"{', '.join(sorted(clashes))} is another host than the one where jobs of an earlier run are still "
-                "out; give it another name until they are collected",
-            )
-        state = new_state(self._request.settings, self._subnodes, collectors.values())
-        now = time.time()
-        first: list[Fact] = []
-        for attempt in open_attempts:
-            row = ledger.attempts(attempt.job.id)[attempt.number - 1]
-            first.append(Resumed(attempt, max(0.0, now - row.began), attempt.number))
-        for job, attempts, due in ledger.waiting_jobs():
-            first.append(Waiting(job, attempts + 1, attempts, None, max(0.0, due - now)))
-        if open_attempts:
-            self._screen.tell(Note(f"taking up {len(open_attempts)} jobs that an earlier run left open"))
-        everywhere = {**known, **collectors}
-        taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id)
-        return state, Engine(state, taker, stores, self._screen.tell, first)
+    def _prepare(self, stores: Stores) -> tuple[State, Engine, Leftovers]:
+        ledger, settings = stores.ledger, self._request.settings
+        past = take_up(ledger, self._subnodes, time.time())
+        state = new_state(settings, self._subnodes, past.collectors)
+        if past.open:
+            self._screen.tell(Note(f"taking up {past.open} jobs that an earlier run left open"))
+        everywhere = {s.name: s for s in (*self._subnodes, *past.collectors)}
+        rounds = ledger.last_round if settings.mode is Mode.BROADCAST else 0
+        taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id, rounds)
+        return state, Engine(state, taker, stores, self._screen.tell, past.facts), past.leftovers
 
-    async def _drive(self, state: State, engine: Engine, stores: Stores, epoch: int) -> Outcome:
+    async def _drive(
+        self, state: State, engine: Engine, leftovers: Leftovers, stores: Stores, epoch: int
+    ) -> Outcome:
+        sweeper = Sweeper(
+            leftovers,
+            stores.logs,
+            grace=self._request.grace,
+            flush=engine.flush_logs,
+            cleared=engine.cleared,
+            tell=self._screen.tell,
+        )
         plant = Plant(
             connector=self._connector,
             queue_id=stores.ledger.queue_id,
@@ -189,7 +179,7 @@ class _Life:
             overtaken=engine.overtaken,
             crashed=engine.crashed,
             cleared=engine.cleared,
-            leftovers=_Leftovers(stores.ledger, state),
+            sweep=sweeper.sweep,
         )
         engine.links = {name: Link(seat.subnode, plant) for name, seat in state.seats.items()}
         keeping = [
@@ -202,7 +192,9 @@ class _Life:
             outcome = await engine.run()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_WITHIN):
-                    await asyncio.gather(*(link.leave() for link in engine.links.values()))
+                    await asyncio.gather(
+                        *(link.leave(state.seats[name].ghosts) for name, link in engine.links.items())
+                    )
             return outcome
         finally:
             for task in keeping:
@@ -230,29 +222,6 @@ class _Life:
         else:
             self._screen.console.report(summary.render)
         return code
-
-
-class _Leftovers:
-    """What earlier runs may have left on a host: asked once for each host, by the first sub-node that is there."""
-
-    def __init__(self, ledger: Ledger, state: State) -> None:
-        self._first_new_id = ledger.next_job_id
-        self._open = {attempt.id for attempt in ledger.open_attempts()}
-        self._by_host: dict[str, list[Attempt]] = defaultdict(list)
-        for attempt in ledger.uncleared():
-            self._by_host[attempt.hostname].append(attempt)
-        self._asked: set[str] = set()
-
-    def __call__(self, subnode: SubNode) -> tuple[list[Attempt], Callable[[str], bool]] | None:
-        if subnode.hostname in self._asked:
-            return None
-        self._asked.add(subnode.hostname)
-        return self._by_host.pop(subnode.hostname, []), self._may_go
-
-    def _may_go(self, attempt_id: str) -> bool:
-        """Whether this is an attempt that ended before this run."""
-        job = attempt_id.partition(".")[0]
-        return job.isdecimal() and int(job) < self._first_new_id and attempt_id not in self._open
 
 
 def _left(queue: QueueFile) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,9 +57,8 @@ class Plant:
     crashed: Callable[[BaseException], None]
     """Told of an exception that nobody expected: the run must not go on as if nothing had been."""
     cleared: Callable[[list[str]], None]
-    leftovers: Callable[[SubNode], tuple[list[Attempt], Callable[[str], bool]] | None]
-    """What ended earlier on a host but may have left something there, and whether what the spool has of an id may go;
-    None: nothing to do for this sub-node."""
+    sweep: Callable[[NodeSession], Awaitable[None]]
+    """Take in, end and remove what earlier runs left on a node. Raises NodeError."""
     backlog: Callable[[], int]
     """Bytes that wait for the terminal or pipe to take them."""
     random: random.Random = field(default_factory=random.Random)
@@ -75,6 +74,8 @@ class Link:
         self._plant = plant
         self._connection: Connection | None = None
         self._session: NodeSession | None = None
+        self._known: NodeSession | None = None
+        """The session that the scheduler has heard of; see `introduce`."""
         self._closed: asyncio.Future[str] | None = None
         self._taps: dict[str, Tap] = {}
         self._to_clear: list[Attempt] = []
@@ -83,7 +84,8 @@ class Link:
         self._keep: set[str] = set()
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._swept = False
+        self._kills = 0
+        self._leaving = False
 
     @property
     def is_up(self) -> bool:
@@ -93,6 +95,7 @@ class Link:
 
     async def keep(self) -> None:
         """Connect, and connect again with growing, jittered waits, until cancelled or told that it is hopeless."""
+        loop = asyncio.get_running_loop()
         failures = 0
         was_up = False
         try:
@@ -113,10 +116,13 @@ class Link:
                 self.reason = ""
                 self._plant.tell(NodeUp(self.subnode, again=was_up))
                 self._plant.fact(Opened(self.subnode.name))
-                failures, was_up = 0, True
+                since, was_up = loop.time(), True
                 reason = await closed
+                if self._leaving:
+                    return
                 await self._drop_session()
-                failures = 1
+                # A node that drops every connection soon is not called twice a second for ever.
+                failures = 1 if loop.time() - since > LONGEST_WAIT else failures + 1
                 wait = self._backoff(failures)
                 self._down(reason, wait, was_up=True)
                 await asyncio.sleep(wait)
@@ -131,10 +137,7 @@ class Link:
             session = await NodeSession.open(
                 connection, self.subnode, self._plant.queue_id, self._plant.epoch, self
             )
-            await self._sweep(session)
-        except StorageError as error:
-            await connection.close()
-            raise NodeError(self.subnode.name, str(error)) from error
+            await self._plant.sweep(session)
         except BaseException:
             await connection.close()
             raise
@@ -142,40 +145,6 @@ class Link:
         if self._to_clear:
             self._clear_later()
         return closed
-
-    async def _sweep(self, session: NodeSession) -> None:
-        """Take in what earlier runs left here, end what they gave up, and remove it all."""
-        found = None if self._swept else self._plant.leftovers(self.subnode)
-        self._swept = True
-        if found is None:
-            return
-        attempts, may_go = found
-        for attempt in attempts:
-            await self._make_sure_ended(session, attempt)
-        if attempts:
-            await self._plant.flush(attempts)
-        done = [attempt_id for attempt_id in await session.list() if may_go(attempt_id)]
-        if done:
-            await session.clear(done)
-        self._plant.cleared([a.id for a in attempts])
-
-    async def _make_sure_ended(self, session: NodeSession, attempt: Attempt) -> None:
-        report = await session.fence(attempt.id)
-        if report.spot in (Spot.RUNNING, Spot.STARTING):
-            survivors = await session.end(attempt.id, self._plant.grace)
-            what = f" ({len(survivors)} processes are left)" if survivors else ""
-            text = f"{self.subnode.name}: job {attempt.job.id}, given up before, ended now{what}"
-            self._plant.tell(Note(text, warning=True))
-            report = await session.fence(attempt.id)
-        await self._collect_rest(session, attempt, report.size)
-
-    async def _collect_rest(self, session: NodeSession, attempt: Attempt, size: int) -> None:
-        """Output that the node still has and the log does not: the log was cut short by a power loss."""
-        tap = Tap(attempt, self._plant.logs, lambda _: None, self._plant.backlog, fresh=False)
-        try:
-            await tap.complete(session, size)
-        finally:
-            tap.close()
 
     def _backoff(self, failures: int) -> float:
         """Seconds to wait: doubling with full jitter, so that nodes that vanished together do not return together."""
@@ -188,7 +157,7 @@ class Link:
         self._plant.fact(Closed(self.subnode.name, final=wait is None))
 
     async def _drop_session(self) -> None:
-        connection, self._connection, self._session = self._connection, None, None
+        connection, self._connection, self._session, self._known = self._connection, None, None, None
         if self._clear_timer is not None:
             self._clear_timer.cancel()
             self._clear_timer = None
@@ -202,30 +171,43 @@ class Link:
         if connection is not None:
             await connection.close()
 
-    async def leave(self) -> None:
-        """Clear what is ended and take our directory away, as far as the node lets us in the time of one question."""
+    async def leave(self, unsettled: Container[str] = ()) -> None:
+        """Clear what is ended and take our directory away, as far as the node lets us in the time of one question.
+
+        What is still in question there (`unsettled` attempt ids) stays for the next run.
+        """
         session = self._session
         if session is None:
             return
+        self._leaving = True
         with contextlib.suppress(NodeError):
             if not self._taps:
-                self._to_clear += self._at_last
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+                self._to_clear += [a for a in self._at_last if a.id not in unsettled]
                 self._at_last = []
                 await self._clear(session)
                 await session.bye()
 
     # --- orders --------------------------------------------------------------------------------------------
 
+    def introduce(self) -> None:
+        """The scheduler hears of the present session now; orders from now on are meant for it.
+
+        An order from before was meant for an earlier session, on which it can have no effect any more.
+        """
+        self._known = self._session
+
     def perform(self, order: Send | Attach | Ask | Fence | Kill) -> None:
-        """Carry out an order; its answer comes as a fact. Without a session it is dropped: `Closed` said so."""
-        session, attempt = self._session, order.attempt
+        """Carry out an order; its answer comes as a fact. Without a session it is dropped: `Closed` says so."""
+        session, attempt = self._known, order.attempt
         if session is None:
             return
         match order:
-            case Send():
+            case Send() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=True)
                 session.start(attempt, within=order.within)
-            case Attach():
+            case Attach() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=False)
                 session.attach(attempt.id)
             case Ask():
@@ -234,6 +216,17 @@ class Link:
                 self._spawn(self._fence(session, attempt))
             case Kill():
                 self._spawn(self._kill(session, attempt))
+
+    def _may_begin(self, session: NodeSession, attempt: Attempt) -> bool:
+        tap = self._taps.get(attempt.id)
+        if tap is not None and (session.busy or tap.is_completing):
+            # It was started or attached on this session: its end is on its way.
+            return False
+        if session.busy:
+            # With one that was given up although it could not be ended; only another shell can serve us.
+            self.closed("the shell there is held by a job that cannot be ended")
+            return False
+        return True
 
     def _tap(self, session: NodeSession, attempt: Attempt, *, fresh: bool) -> None:
         old = self._taps.pop(attempt.id, None)
@@ -252,14 +245,24 @@ class Link:
         self._plant.fact(Reported(await session.fence(attempt.id)))
 
     async def _kill(self, session: NodeSession, attempt: Attempt) -> None:
-        if attempt.job.cancel:
-            status = await session.run_cancel(attempt.id, attempt.job.cancel, CANCEL_LIMIT)
-            if status:
-                text = (
-                    f"{self.subnode.name}: the cancel command of job {attempt.job.id} failed: exit {status}"
-                )
-                self._plant.tell(Note(text, warning=True))
-        self._plant.fact(Killed(attempt.id, await session.end(attempt.id, self._plant.grace)))
+        self._kills += 1
+        try:
+            if attempt.job.cancel:
+                await self._run_cancel(session, attempt, attempt.job.cancel)
+            self._plant.fact(Killed(attempt.id, await session.end(attempt.id, self._plant.grace)))
+        finally:
+            self._kills -= 1
+
+    async def _run_cancel(self, session: NodeSession, attempt: Attempt, command: str) -> None:
+        """The entry's own cancel command; whatever becomes of it, the signals follow."""
+        try:
+            status = await session.run_cancel(attempt.id, command, CANCEL_LIMIT)
+            why = f"exit {status}" if status else ""
+        except NodeError as error:
+            why = error.what
+        if why:
+            text = f"{self.subnode.name}: the cancel command of job {attempt.job.id} failed: {why}"
+            self._plant.tell(Note(text, warning=True))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
@@ -333,14 +336,17 @@ class Link:
             self._clear_later()
 
     def _clear_later(self) -> None:
-        if len(self._to_clear) >= CLEAR_AT and self._session is not None:
+        if len(self._to_clear) >= CLEAR_AT and self._session is not None and not self._kills:
             self._spawn(self._clear(self._session))
         elif self._clear_timer is None:
             self._clear_timer = asyncio.get_running_loop().call_later(CLEAR_AFTER, self._clear_soon)
 
     def _clear_soon(self) -> None:
         self._clear_timer = None
-        if self._session is not None:
+        if self._kills:
+            # The channel for questions is taken for as long as the grace period is.
+            self._clear_later()
+        elif self._session is not None:
             self._spawn(self._clear(self._session))
 
     async def _clear(self, session: NodeSession) -> None:

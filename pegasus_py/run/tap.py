@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pegasus_py.core.events import Event, Note, Output
 from pegasus_py.core.model import Attempt
-from pegasus_py.errors import NodeError, StorageError
+from pegasus_py.errors import NodeError, QueueHeld, StorageError
 from pegasus_py.node.session import Follow, NodeSession
 from pegasus_py.store.logs import LogFiles
 
@@ -46,6 +46,8 @@ class Tap:
     ) -> None:
         self.attempt = attempt
         self.broken = False
+        self.is_completing = False
+        """It has ended, and the rest of its output is being asked for."""
         self._logs = logs
         self._tell = tell
         self._backlog = backlog
@@ -71,11 +73,14 @@ class Tap:
         self._opening = asyncio.get_running_loop().create_task(self._open(session))
 
     async def _open(self, session: NodeSession) -> None:
-        # A follow that cannot be opened now only delays the output: the rest is read when the job ends.
-        with contextlib.suppress(NodeError):
+        # A follow that cannot be opened now only delays the output: the rest is read when the job ends. A later
+        # controller is noticed at the next question.
+        with contextlib.suppress(NodeError, QueueHeld):
             self._follow = await session.follow(self.attempt.id, self._held, self._take)
 
     def _take(self, data: bytes) -> None:
+        if self._closed:
+            return
         self._held += len(data)
         self._progress.set()
         if self._follow is not None and self._resume is None and self._backlog() > BACKLOG:
@@ -115,6 +120,7 @@ class Tap:
 
     async def complete(self, session: NodeSession, size: int) -> None:
         """Return when all `size` bytes are here. Raises NodeError when the connection goes away before."""
+        self.is_completing = True
         self._stop_timer()
         if self._opening is not None:
             await self._opening

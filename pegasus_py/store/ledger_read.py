@@ -134,6 +134,12 @@ class LedgerReads:
         """The smallest job id that was never used; a controller reads it once and counts on."""
         return int(self._read("SELECT coalesce(max(id), 0) + 1 FROM job")[0][0])
 
+    @property
+    def last_round(self) -> int:
+        """The number of the last broadcast round there was, else 0."""
+        rows = self._read("SELECT round FROM job WHERE round IS NOT NULL ORDER BY id DESC LIMIT 1")
+        return int(rows[0][0]) if rows else 0
+
     def _read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._speaking():
             return patiently(lambda: self._db.execute(sql, values).fetchall(), self.has_locks)

@@ -1,0 +1,172 @@
+"""What becomes of orders and answers while sessions come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pegasus_py.core.events import Note
+from pegasus_py.core.model import Spot
+from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Send
+from pegasus_py.errors import NodeError
+from pegasus_py.run import link as link_module
+from tests.run.fakes import Stage, attempt, report, until
+
+
+@asynccontextmanager
+async def _kept(stage: Stage) -> AsyncIterator[None]:
+    keeping = asyncio.create_task(stage.link.keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        stage.logs.close_all()
+    assert not stage.crashes
+
+
+async def test_an_order_for_a_session_that_has_gone_is_not_given_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        (await stage.session()).observer.introduce()
+        stage.link.closed("lost")
+        second = await stage.session(2)
+        # The scheduler ordered this before it heard of the loss; it asks again once it has.
+        stage.link.perform(Send(attempt()))
+        assert second.said == []
+        assert [type(f) for f in stage.facts] == [Opened, Closed, Opened]
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        assert second.said == [("start", attempt().id)]
+
+
+async def test_an_attempt_whose_start_is_still_unanswered_is_not_attached_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        # It was killed, the fence said that it has ended, but its exit frame is late.
+        stage.link.perform(Attach(attempt()))
+        session.exit(143)
+        assert stage.facts[-1] == Exited(attempt().id, 143)
+
+
+async def test_an_attempt_whose_output_is_being_completed_is_not_attached_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.answers["read"] = lambda offset: gate
+        session.output = b"x" * 3_000_000
+        session.exit(0, len(session.output), None)
+        await until(lambda: ("read", 0) in session.said)
+        stage.link.perform(Attach(attempt()))
+        gate.set_result(None)
+        await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
+        assert ("attach", attempt().id) not in session.said
+        assert stage.logs.path(attempt()).read_bytes() == session.output
+
+
+async def test_a_shell_held_by_an_unkillable_job_is_given_up_for_the_next_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt(1)))
+        stage.link.perform(Send(attempt(2)))
+        second = await stage.session(2)
+        assert Closed("node-1") in stage.facts
+        stage.link.introduce()
+        second.answers["ask"] = lambda _: report(attempt(2), Spot.ABSENT)
+        stage.link.perform(Ask(attempt(2)))
+        await until(lambda: second.said)
+        stage.link.perform(Send(attempt(2)))
+        assert second.said[-1] == ("start", attempt(2).id)
+
+
+async def test_a_cancel_command_that_cannot_be_run_does_not_keep_the_signals_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        job = attempt(cancel="docker kill it")
+        stage.link.perform(Send(job))
+
+        def full(_: object) -> int:
+            raise NodeError("node-1", "the cancel command cannot be written")
+
+        session.answers["run"] = full
+        session.answers["end"] = lambda _: ()
+        stage.link.perform(Kill(job))
+        await until(lambda: stage.facts[-1] == Killed(job.id, ()))
+        assert any("cannot be written" in e.text for e in stage.events if isinstance(e, Note))
+
+
+async def test_nothing_is_cleared_while_a_kill_has_the_channel_for_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "CLEAR_AFTER", 0.001)
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt(2)))
+        ended: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        session.answers["end"] = lambda _: ended
+        stage.link.perform(Kill(attempt(2)))
+        await until(lambda: ("end", attempt(2).id) in session.said)
+        for job in range(10, 80):
+            stage.link.clear(attempt(job), keep=False)
+        await asyncio.sleep(0.02)
+        assert "clear" not in [verb for verb, _ in session.said]
+        ended.set_result(())
+        await until(lambda: len(stage.cleared) == 70)
+
+
+async def test_leaving_waits_for_the_clearing_that_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        cleared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.answers["clear"] = lambda _: cleared
+        for job in range(link_module.CLEAR_AT):
+            stage.link.clear(attempt(job), keep=False)
+        await until(lambda: session.said)
+        leaving = asyncio.create_task(stage.link.leave())
+        await asyncio.sleep(0.01)
+        assert ("bye", None) not in session.said
+        cleared.set_result(None)
+        await leaving
+        assert session.said[-1] == ("bye", None)
+
+
+async def test_what_may_still_run_keeps_its_marker_when_the_run_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.clear(attempt(1), keep=True)
+        stage.link.clear(attempt(2), keep=True)
+        await stage.link.leave({attempt(1).id})
+        assert ("clear", [attempt(2).id]) in session.said
+        assert stage.cleared == [attempt(2).id]
