@@ -207,7 +207,7 @@ def _settle_report(state: State, live: Live, report: Report, now: float, orders:
             settle(state, live, JobState.LOST, "what its node kept of it is gone", now, orders)
         case Verdict.START if live.phase is Phase.FENCING:
             _ask_again_later(state, live, now)
-        case Verdict.START if live.ending or state.stop:
+        case Verdict.START if live.ending or state.stop or state.seats[live.attempt.subnode].collects_only:
             fence(live, now, orders)
         case Verdict.START:
             live.started = now
