@@ -24,26 +24,25 @@ def launch(
     elif seat.link is not Link.UP:
         settle_never(state, live, "its node went away before it started", now, orders)
     else:
-        send(state, live, orders)
+        send(live, orders)
 
 
 def add_live(state: State, seat: Seat, attempt: Attempt, tries: int, started: float, now: float) -> Live:
-    options = attempt.job.task.options.over(state.settings.defaults)
+    options = state.full_options(attempt.job.task.options)
     live = Live(attempt, options, tries, started, Phase.UNSURE, now)
     seat.live[attempt.id] = live
     state.seat_of[attempt.id] = seat.subnode.name
     state.refresh(seat)
-    _watch_timeout(state, live)
+    watch_timeout(state, live)
     return live
 
 
-def send(state: State, live: Live, orders: list[Order]) -> None:
+def send(live: Live, orders: list[Order]) -> None:
     live.phase = Phase.TOLD
     live.sends += 1
     lost_after = live.options.lost_after
     # Half of it: a start that is given up after `lost_after` could not happen any more long since, whatever the clocks.
     orders.append(Send(live.attempt, None if lost_after is None else lost_after / 2))
-    _watch_timeout(state, live)
 
 
 def ask(live: Live, orders: list[Order]) -> None:
@@ -189,6 +188,6 @@ def _haunt(state: State, live: Live, orders: list[Order]) -> None:
         orders.append(Fence(live.attempt))
 
 
-def _watch_timeout(state: State, live: Live) -> None:
+def watch_timeout(state: State, live: Live) -> None:
     if live.options.timeout is not None:
         state.set_timer(live.started + live.options.timeout, Timer.TIMEOUT, live.attempt.id)

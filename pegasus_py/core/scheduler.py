@@ -31,6 +31,7 @@ from pegasus_py.core.life import (
     settle,
     settle_exit,
     settle_never,
+    watch_timeout,
 )
 from pegasus_py.core.model import JobState, Report, Spot
 from pegasus_py.core.moves import (
@@ -211,7 +212,8 @@ def _settle_report(state: State, live: Live, report: Report, now: float, orders:
             fence(live, now, orders)
         case Verdict.START:
             live.started = now
-            send(state, live, orders)
+            watch_timeout(state, live)
+            send(live, orders)
         case Verdict.FOLLOW:
             live.phase, live.seen = Phase.TOLD, True
             live.over |= report.spot is Spot.EXITED and not live.killed

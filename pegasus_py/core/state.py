@@ -212,6 +212,8 @@ class State:
     round_failed: bool = False
     good: int = 0
     """Attempts that succeeded, on any seat."""
+    last_options: tuple[JobOptions, JobOptions] | None = None
+    """Those of the last attempt, as written and in full."""
 
     def set_timer(self, when: float, timer: Timer, key: str) -> None:
         if len(self.timers) > self.timer_limit:
@@ -263,6 +265,12 @@ class State:
             self.free.discard(name)
         (self.busy.add if taken and seat.member else self.busy.discard)(name)
         (self.holding.add if seat.holds else self.holding.discard)(name)
+
+    def full_options(self, options: JobOptions) -> JobOptions:
+        """An entry's options with the run's defaults; the jobs of one entry share both."""
+        if self.last_options is None or self.last_options[0] is not options:
+            self.last_options = (options, options.over(self.settings.defaults))
+        return self.last_options[1]
 
     def reserve(self, name: str) -> None:
         """A Take or Begin for this seat is on its way."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pegasus_py.core.model import JobOptions, JobState, Spot
@@ -287,7 +289,7 @@ def test_lost_after_for_what_an_earlier_run_left() -> None:
 # --- what an earlier run left ----------------------------------------------------------------------------------
 
 
-def resumed(seats: str = "a b", **settings: object) -> Bench:
+def resumed(seats: str = "a b", **settings: Any) -> Bench:
     run = Bench(seats, up=False, **settings)
     run.feed(Resumed(run.attempt(run.job("a"), 1, "a"), 60.0))
     return run
