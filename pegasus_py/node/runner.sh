@@ -55,7 +55,6 @@ stat_of() {
     [ -r "/proc/$1/stat" ] || return 1
     { while IFS= read -r line || [ -n "$line" ]; do stat="$stat$line "; done; } 2>/dev/null <"/proc/$1/stat"
     [ -n "$stat" ] || return 1
-    st_pid=${stat%% *}
     st_name=${stat#*\(}
     st_name=${st_name%)*}
     # shellcheck disable=SC2086
@@ -223,33 +222,40 @@ give_up() {
 # The marker names this very process from the first, so that nobody has to guess whether it may still start.
 # Exits with 125 after an answer of its own.
 become() {
-    stat_of self
-    marker=$dir/$1.job
-    if ! true >"$marker"; then
-        if [ -e "$marker" ]; then answer="exists $1"; else answer="refused $1 $(why)"; fi
+    # Its own name has no surprises: a short way to what stat_of does.
+    read -r stat </proc/self/stat
+    pid=${stat%% *}
+    # shellcheck disable=SC2086
+    set -- "$1" "$2" "$3" "$4" ${stat##*) }
+    marker=$dir/$1.job made='' written=''
+    mark="start $boot $machine $pid ${24} $$ $runner_start $epoch $count ."
+    { made=yes && printf '%s\n' "$mark" && written=yes; } >"$marker"
+    if [ -z "$written" ]; then
         take_text "$2" "$3" >/dev/null
-        printf '%s\n' "$answer"
+        if [ -n "$made" ]; then
+            give_up "$1" "the start marker cannot be written: $(why)"
+        elif [ -e "$marker" ]; then
+            printf 'exists %s\n' "$1"
+        else
+            printf 'refused %s the start marker cannot be made: %s\n' "$1" "$(why)"
+        fi
         exit 125
     fi
-    if ! printf 'start %s %s %s %s %s %s %s %s .\n' "$boot" "$machine" "$st_pid" "$st_start" "$$" "$runner_start" \
-        "$epoch" "$count" >>"$marker"; then
-        take_text "$2" "$3" >/dev/null
-        give_up "$1" "the start marker cannot be written: $(why)"
-    fi
-    if ! ours "$1"; then
+    # Whoever found the marker while it was empty may have put a fence there.
+    read -r line <"$marker"
+    if [ "$line" != "$mark" ]; then
         take_text "$2" "$3" >/dev/null
         printf 'exists %s\n' "$1"
         exit 125
     fi
-    if ! true >|"$dir/$1.sh"; then
-        take_text "$2" "$3" >/dev/null
-        give_up "$1" "the command cannot be written: $(why)"
-    fi
-    take_text "$2" "$3" >|"$dir/$1.sh" || give_up "$1" "the command cannot be written: $(why)"
-    if [ "$2" -eq 0 ]; then
+    made='' written=''
+    { made=yes && take_text "$2" "$3" && written=yes; } >|"$dir/$1.sh"
+    [ -n "$made" ] || take_text "$2" "$3" >/dev/null
+    if [ "$2" -eq 0 ] && [ -n "$written" ]; then
         size_of "$dir/$1.sh"
-        [ "$size" -eq "$3" ] || give_up "$1" "the command cannot be written: $(why)"
+        [ "$size" -eq "$3" ] || written=
     fi
+    [ -n "$written" ] || give_up "$1" "the command cannot be written: $(why)"
     if [ "$4" != - ]; then
         clock
         [ "$now" -le "$4" ] || give_up "$1" "the request to start it came too late"
@@ -261,7 +267,7 @@ become() {
         [ -z "${login_lc_all+set}" ] || LC_ALL=$login_lc_all
         trap - HUP PIPE
         # shellcheck disable=SC2086
-        exec $leader sh "$dir/$1.sh"
+        exec $leader "$sh" "$dir/$1.sh"
     } </dev/null >>"$dir/$1.out" 2>&1
     give_up "$1" "its output file cannot be made: $(why)"
 }
@@ -597,10 +603,11 @@ pegasus() {
     read -r machine </proc/sys/kernel/hostname || machine=$(uname -n)
     { [ -n "$boot" ] && stat_of $$; } || refuse_hello "wrong there is no /proc as Linux has it"
     runner_start=$st_start
+    # Looked up once.
+    sh=$(command -v sh)
     leader='' group=yes
     if [ -z "$bash" ]; then
-        leader=setsid
-        command -v setsid >/dev/null 2>&1 || leader='' group=no
+        leader=$(command -v setsid) || leader='' group=no
     fi
     exec 2>/dev/null
     open_spool
