@@ -86,6 +86,8 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
         self._kills = 0
         self._leaving = False
+        self._worked = False
+        """A job has ended over the present connection."""
 
     @property
     def is_up(self) -> bool:
@@ -116,13 +118,14 @@ class Link:
                 self.reason = ""
                 self._plant.tell(NodeUp(self.subnode, again=was_up))
                 self._plant.fact(Opened(self.subnode.name))
-                since, was_up = loop.time(), True
+                since, was_up, self._worked = loop.time(), True, False
                 reason = await closed
                 if self._leaving:
                     return
                 await self._drop_session()
-                # A node that drops every connection soon is not called twice a second for ever.
-                failures = 1 if loop.time() - since > LONGEST_WAIT else failures + 1
+                # A node that drops every connection before it is of any use is not called twice a second for ever.
+                useful = self._worked or loop.time() - since > LONGEST_WAIT
+                failures = 1 if useful else failures + 1
                 wait = self._backoff(failures)
                 self._down(reason, wait, was_up=True)
                 await asyncio.sleep(wait)
@@ -294,6 +297,7 @@ class Link:
 
     def _done(self, tap: Tap, status: int) -> None:
         self._taps.pop(tap.attempt.id, None)
+        self._worked = True
         if tap.broken:
             self._keep.add(tap.attempt.id)
         self._plant.fact(Exited(tap.attempt.id, status))
