@@ -12,7 +12,7 @@ import typer.core
 import typer.main
 import yaml
 
-from pegasus_py.cli.main import app
+from pegasus_py.cli.app import app
 from pegasus_py.core.model import JobOptions
 from pegasus_py.errors import ExitCode
 

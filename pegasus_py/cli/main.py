@@ -1,75 +1,19 @@
-"""The command `pegasus`: all verbs in one place, and what becomes of errors.
-
-Verbs import what they need when they run, so that `pegasus --help` and `pegasus stop` start quickly.
-"""
+"""The command `pegasus`: the way in, and what becomes of errors."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
 
-import typer
-
-import pegasus_py
-from pegasus_py.cli import cancel, demo, lock, logs, run, status, stop
 from pegasus_py.errors import ExitCode, PegasusError
-
-EPILOG = (
-    "Exit codes: 0 all jobs succeeded; 1 some did not; 2 wrong input; 3 no node could be reached; "
-    "4 another controller holds the queue, or there is none; 5 a file on this machine could not be read or "
-    "written; 6 stopped with entries left; 70 a bug in Pegasus."
-)
-
-app = typer.Typer(
-    name="pegasus",
-    help="Run a list of commands on a set of SSH nodes, and lose nothing.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"pegasus {pegasus_py.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-def _add(function: Callable[..., Any], short_help: str, name: str, alias: str | None = None) -> None:
-    also = f" (or: {alias})" if alias else ""
-    app.command(name, short_help=short_help + also, epilog=EPILOG)(function)
-    if alias is not None:
-        app.command(alias, hidden=True, epilog=EPILOG)(function)
-
-
-_add(run.queue, "Run each command once, on the next free sub-node.", "q", "queue")
-_add(run.broadcast, "Run each command on all sub-nodes, in step.", "b", "broadcast")
-_add(lock.lock, "Edit the queue with its lock held, and check it.", "lock", "l")
-_add(stop.stop, "Stop the controller; what runs may finish.", "stop")
-_add(cancel.cancel, "End jobs with all their processes.", "cancel")
-_add(status.status, "Show what runs, what has ended and how, what is left.", "status")
-_add(logs.logs, "Print the output of a job.", "logs")
-_add(demo.demo, "Show Pegasus at work on SSH servers of its own.", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pegasus`. Every PegasusError becomes one line on stderr and its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=arguments, prog_name="pegasus", standalone_mode=True)
+        code = _dispatch(words)
     except PegasusError as error:
         print(f"pegasus: {error}", file=sys.stderr)
         code = int(error.exit_code)
@@ -86,3 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("pegasus: this is a bug in Pegasus; nothing that was recorded is lost", file=sys.stderr)
         code = int(ExitCode.INTERNAL)
     sys.exit(code)
+
+
+def _dispatch(words: list[str]) -> int:
+    # typer takes twice as long to read the options of a verb as `pegasus stop` takes for its work.
+    if words[:1] == ["stop"]:
+        from pegasus_py.cli.quickstop import quick_stop
+
+        if quick_stop(words[1:]):
+            return int(ExitCode.OK)
+    from pegasus_py.cli.app import app
+
+    return int(app(args=words, prog_name="pegasus", standalone_mode=True) or 0)
