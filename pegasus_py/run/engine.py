@@ -98,6 +98,8 @@ class _Turn:
     haul: Haul | None = None
     records: list[Record] = field(default_factory=list)
     answers: list[Fact] = field(default_factory=list)
+    is_recorded: bool = True
+    """False: the disk took nothing; ends stay in line, and are told when they are recorded."""
 
 
 class Engine:
@@ -122,7 +124,8 @@ class Engine:
         self._bell = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "ledger")
         self._inherited = {fact.attempt.id for fact in first if isinstance(fact, Resumed)}
-        self._unrecorded: list[Record] = []
+        self._unrecorded: list[Order] = []
+        """Ends (Record and Drop) that the disk did not take, in order."""
         self._cleared: list[str] = []
         self._trouble = ""
         self._trouble_is_busy = False
@@ -151,8 +154,13 @@ class Engine:
     def job_ids(self) -> set[int]:
         """The jobs that run, or wait for a retry."""
         state = self.state
-        waiting = [*state.waiting.values(), *state.ready]
-        return {live.attempt.job.id for live in state.lives()} | {w.job.id for w in waiting}
+        waiting = {w.job.id for w in (*state.waiting.values(), *state.ready)}
+        return {live.attempt.job.id for live in state.lives()} | waiting | state.beginning
+
+    @property
+    def storage_failed(self) -> bool:
+        """Whether this machine's disk kept the run from recording, or from going on."""
+        return bool(self._unrecorded or self._untrusted)
 
     def cleared(self, attempt_ids: list[str]) -> None:
         """Nothing of these attempts is left on their nodes; rides along with the next commit."""
@@ -209,6 +217,8 @@ class Engine:
     async def _turn(self) -> None:
         if self._fatal is not None:
             raise self._fatal
+        if self._unrecorded and time.monotonic() >= self._storage_until:
+            await self._record_again()
         now = time.monotonic()
         orders: list[Order] = []
         stopping = False
@@ -225,8 +235,6 @@ class Engine:
             stopping |= self.state.stop is not before
             if wish.done is not None:
                 done.append(wish.done)
-        if self._unrecorded and now >= self._storage_until:
-            orders[:0], self._unrecorded = self._unrecorded, []
         while orders:
             orders = await self._perform(orders)
         if stopping:
@@ -235,6 +243,11 @@ class Engine:
                 self._tell(Stopping(len(self.state.seat_of), now=self.state.stop is StopLevel.NOW))
         for callback in done:
             callback()
+
+    async def _record_again(self) -> None:
+        """In a commit of their own: an attempt's end must be recorded before its job's next beginning."""
+        again, self._unrecorded = self._unrecorded, []
+        await self._perform(again)
 
     def _meant_for(self, fact: Fact, orders: list[Order]) -> list[Order]:
         """What of `orders` still holds: each is meant for the session that its sub-node had at the time."""
@@ -262,10 +275,12 @@ class Engine:
         try:
             await self._write(turn)
         finally:
-            if turn.haul is not None:
-                turn.haul.close()
+            self._let_go(turn.haul)
         for order in orders:
-            self._release(order, turn)
+            if isinstance(order, Record | Drop) and not turn.is_recorded:
+                self._unrecorded.append(order)
+            else:
+                self._release(order)
         now = time.monotonic()
         return [order for answer in turn.answers for order in step(self.state, answer, now)]
 
@@ -285,6 +300,8 @@ class Engine:
                 turn.answers.append(Took(tuple(turn.haul.attempts), turn.haul.view))
 
     def _begin(self, order: Begin, batch: Batch) -> Began:
+        if self._unrecorded:
+            return Began(order.waiting, order.seat, None)
         try:
             attempt = self._taker.begin(order)
         except BadInput as error:
@@ -293,7 +310,7 @@ class Engine:
         return Began(order.waiting, order.seat, attempt)
 
     def _take(self, order: Take) -> Haul:
-        if self._untrusted or time.monotonic() < self._storage_until:
+        if self._untrusted or self._unrecorded or time.monotonic() < self._storage_until:
             return Haul(view=QueueView.BLOCKED)
         haul = self._taker.take(order)
         self._say_trouble(haul.error)
@@ -318,9 +335,16 @@ class Engine:
         if turn.haul is not None and turn.haul.pop is not None:
             try:
                 turn.haul.apply()
-            except StorageError as error:
+            except (StorageError, BadInput) as error:
                 # The ledger has these attempts, so they run; the queue file completes the pop before the next one.
                 self._storage_trouble(error)
+
+    def _let_go(self, haul: Haul | None) -> None:
+        try:
+            if haul is not None:
+                haul.close()
+        except StorageError as error:
+            self._storage_trouble(error)
 
     async def _write_ends_only(self, turn: _Turn) -> None:
         """The disk takes no new work: nothing starts, but ends are recorded if that is at all possible."""
@@ -334,9 +358,10 @@ class Engine:
             return
         try:
             await self._commit(rest)
+        except StorageBroken:
+            raise
         except StorageError:
-            self._unrecorded += turn.records
-            turn.records = []
+            turn.is_recorded = False
 
     async def _commit(self, batch: Batch) -> None:
         if self._cleared:
@@ -370,7 +395,7 @@ class Engine:
 
     # --- letting go ----------------------------------------------------------------------------------------
 
-    def _release(self, order: Order, turn: _Turn) -> None:
+    def _release(self, order: Order) -> None:
         match order:
             case Send():
                 self._tell(Started(order.attempt))
@@ -382,7 +407,7 @@ class Engine:
                 self.links[order.attempt.subnode].perform(order)
             case Ask() | Fence() | Kill():
                 self.links[order.attempt.subnode].perform(order)
-            case Record() if turn.records:
+            case Record():
                 event = Ended(order.attempt, order.end, self._log_of(order), order.delay)
                 self._tell(event)
                 if order.next.is_end:
@@ -466,19 +491,12 @@ class Engine:
     async def _last_try(self) -> bool:
         """The run is over, but ends could not be recorded. They stay on the nodes for the next run to collect."""
         await asyncio.sleep(STORAGE_RETRY)
-        batch = Batch()
-        for record in self._unrecorded:
-            batch.ended.append(ledger_batch.Ended(record.attempt, record.end, record.next, None))
-        try:
-            await self._commit(batch)
-            self._unrecorded = []
-            return True
-        except StorageError as error:
-            text = (
-                f"{error}; {len(self._unrecorded)} results are not recorded, the next run collects them again"
-            )
+        await self._record_again()
+        if self._unrecorded:
+            count = len(self._unrecorded)
+            text = f"{self._trouble}; {count} results are not recorded, the next run collects them again"
             self._tell(Note(text, warning=True))
-            return False
+        return not self._unrecorded
 
     def _compact(self) -> None:
         self._stores.queue.sync()

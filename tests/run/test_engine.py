@@ -1,0 +1,206 @@
+"""What a turn records, and what follows when the disk takes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pegasus_py.core.events import Ended as EndedEvent
+from pegasus_py.core.events import Event
+from pegasus_py.core.model import Attempt, JobOptions, JobState
+from pegasus_py.core.moves import CancelAsked, Closed, Exited, Opened, Outcome, Send, StopAsked, StopLevel
+from pegasus_py.core.state import Settings, new_state
+from pegasus_py.errors import StorageError
+from pegasus_py.run import engine as engine_module
+from pegasus_py.run.engine import Engine, Stores
+from pegasus_py.run.taker import Taker
+from pegasus_py.store.batch import Batch
+from pegasus_py.store.ledger import Ledger
+from pegasus_py.store.logs import LogFiles
+from pegasus_py.store.queuefile import QueueFile
+from tests.run.fakes import NODE, until
+
+
+class Disk:
+    """A ledger that refuses as long as `refuses` says so; `commits` are those that were made."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.refuses: Callable[[Batch], bool] = lambda batch: False
+        self.commits: list[Batch] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def commit(self, batch: Batch) -> None:
+        if self.refuses(batch):
+            raise StorageError("ledger.db", "No space left on device")
+        self._ledger.commit(batch)
+        self.commits.append(batch)
+
+
+class FakeLink:
+    reason = ""
+
+    def __init__(self) -> None:
+        self.orders: list[Any] = []
+        self.introduced = 0
+
+    def introduce(self) -> None:
+        self.introduced += 1
+
+    def perform(self, order: Any) -> None:
+        self.orders.append(order)
+
+    def clear(self, attempt: Attempt, *, keep: bool) -> None:
+        pass
+
+    @property
+    def sent(self) -> list[Attempt]:
+        return [order.attempt for order in self.orders if isinstance(order, Send)]
+
+
+class Run:
+    """An engine on real files with one sub-node that the test plays."""
+
+    def __init__(self, directory: Path, queue: str, **settings: Any) -> None:
+        self.path = directory / "queue.yaml"
+        self.path.write_text(queue)
+        (directory / "logs").mkdir()
+        self.ledger = Ledger.open(directory / "ledger.db", ballast=0)
+        self.ledger.begin_run("queue")
+        self.disk = Disk(self.ledger)
+        self.events: list[Event] = []
+        self.link = FakeLink()
+        file = QueueFile(self.path)
+        state = new_state(Settings(**settings), [NODE])
+        self.engine = Engine(
+            state,
+            Taker(file, {NODE.name: NODE}, self.ledger.queue_id, 1),
+            Stores(file, self.disk, LogFiles(directory / "logs")),  # type: ignore[arg-type]
+            self.events.append,
+        )
+        self.engine.links = {NODE.name: self.link}  # type: ignore[dict-item]
+
+    @asynccontextmanager
+    async def going(self) -> AsyncIterator[asyncio.Task[Outcome]]:
+        task = asyncio.create_task(self.engine.run())
+        try:
+            yield task
+            async with asyncio.timeout(20):
+                await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.engine.close()
+            self.ledger.close()
+
+    async def start(self, count: int) -> Attempt:
+        await until(lambda: len(self.link.sent) >= count)
+        return self.link.sent[count - 1]
+
+
+async def test_a_retry_is_not_recorded_before_the_end_that_led_to_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(engine_module, "STORAGE_RETRY", 0.05)
+    run = Run(tmp_path, "- false\n", defaults=JobOptions(retries=1), begin_retry=0.0)
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        # The disk takes no end for a moment, but would take a start.
+        left = 2
+
+        def refuses(batch: Batch) -> bool:
+            nonlocal left
+            left -= bool(batch.ended)
+            return bool(batch.ended) and left >= 0
+
+        run.disk.refuses = refuses
+        run.engine.fact(Exited(first.id, 1))
+        second = await run.start(2)
+        ends = [i for i, batch in enumerate(run.disk.commits) if batch.ended]
+        starts = [i for i, batch in enumerate(run.disk.commits) if second in batch.started]
+        assert ends < starts and run.ledger.jobs()[0].state is JobState.STARTING
+        run.engine.fact(Exited(second.id, 0))
+    assert run.engine.state.outcome is Outcome.DONE
+
+
+async def test_ends_that_are_recorded_at_the_very_last_are_told(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine_module, "STORAGE_RETRY", 0.05)
+    run = Run(tmp_path, "- false\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.disk.refuses = lambda batch: bool(batch.ended)
+        run.engine.fact(StopAsked(StopLevel.FINISH))
+        run.engine.fact(Exited(first.id, 1))
+        await until(lambda: run.engine.storage_failed)
+        run.disk.refuses = lambda batch: False
+    assert [e.end.state for e in run.events if isinstance(e, EndedEvent)] == [JobState.FAILED]
+    assert not run.engine.storage_failed
+
+
+async def test_a_run_whose_results_cannot_be_recorded_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(engine_module, "STORAGE_RETRY", 0.01)
+    run = Run(tmp_path, "- true\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.disk.refuses = lambda batch: True
+        run.engine.fact(StopAsked(StopLevel.FINISH))
+        run.engine.fact(Exited(first.id, 0))
+    assert run.engine.storage_failed
+    assert not [e for e in run.events if isinstance(e, EndedEvent)]
+
+
+async def test_a_cancelled_retry_stays_cancelled_when_the_disk_was_full(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(engine_module, "STORAGE_RETRY", 0.05)
+    run = Run(tmp_path, "- false\n", defaults=JobOptions(retries=1, retry_delay=3600.0))
+    ended: list[int] = []
+    run.engine.on_end = lambda job, event: ended.append(job)
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.engine.fact(Exited(first.id, 1))
+        await until(lambda: run.engine.state.waiting)
+        run.disk.refuses = lambda batch: bool(batch.moved)
+        run.engine.fact(CancelAsked(frozenset({1})))
+        await until(lambda: run.engine.storage_failed)
+        assert not ended
+        run.disk.refuses = lambda batch: False
+        await until(lambda: ended == [1])
+        assert run.ledger.jobs()[0].state is JobState.CANCELLED
+
+
+async def test_an_order_for_a_session_that_is_lost_in_the_same_turn_does_not_leave(tmp_path: Path) -> None:
+    run = Run(tmp_path, "- true\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.link.orders.clear()
+        # Two changes of the connection in one turn: only the last session is asked, and once.
+        for fact in (Closed(NODE.name), Opened(NODE.name), Closed(NODE.name), Opened(NODE.name)):
+            run.engine.fact(fact)
+        await until(lambda: run.link.introduced == 3 and run.link.orders)
+        assert [type(order).__name__ for order in run.link.orders] == ["Ask"]
+        run.engine.fact(Exited(first.id, 0))
+
+
+async def test_the_queue_is_not_touched_after_a_stop_was_acknowledged(tmp_path: Path) -> None:
+    run = Run(tmp_path, "# mine\n- echo one\n- echo two\n- echo three\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        acknowledged = asyncio.Event()
+        run.engine.fact(StopAsked(StopLevel.FINISH), acknowledged.set)
+        await acknowledged.wait()
+        before = (run.path.read_bytes(), run.path.stat().st_ino)
+        run.engine.fact(Exited(first.id, 0))
+    assert (run.path.read_bytes(), run.path.stat().st_ino) == before
+    assert before[0].endswith(b"- echo two\n- echo three\n")
