@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pegasus_py.core.events import Ended, Event, Note
@@ -28,6 +29,8 @@ class Control:
         self._level: StopLevel | None = None
         self._looker: asyncio.Task[None] | None = None
         self._cancels: list[_Cancel] = []
+        self._stops: list[Request] = []
+        self._trouble = ""
         self._handled: list[signal.Signals] = []
 
     def start(self) -> None:
@@ -50,17 +53,24 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in self._handled:
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+            # Not SIG_IGN, which says that our user wants it ignored.
+            signal.signal(number, lambda *_: None)
         if self._looker is not None:
             self._looker.cancel()
             await asyncio.gather(self._looker, return_exceptions=True)
+        self._look()
         for cancel in self._cancels:
             self._reply(
                 cancel.request, {"lines": [*cancel.lines, "the controller ended before the rest did"]}
             )
+        for request in self._stops:
+            self._reply(request, {"running": len(self._engine.state.seat_of)})
 
     def _signalled(self) -> None:
-        """First: finish what runs. Second: end it. Third: leave it."""
+        """First: finish what runs. Second: end it. Third: leave it. Fourth: even if the disk does not answer."""
+        if self._level is StopLevel.LEAVE:
+            with mortal():
+                signal.raise_signal(signal.SIGTERM)
         order = [StopLevel.FINISH, StopLevel.NOW, StopLevel.LEAVE]
         self._stop(order[min(order.index(self._level) + 1, 2)] if self._level else StopLevel.FINISH)
 
@@ -78,22 +88,29 @@ class Control:
         try:
             requests = self._server.poll_requests()
         except PegasusError as error:
-            self._tell(Note(str(error), warning=True))
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._tell(Note(self._trouble, warning=True))
             return
+        self._trouble = ""
         for request in requests:
             self._serve(request)
 
     def _serve(self, request: Request) -> None:
         match request.verb, request.arguments:
             case "stop", {"now": bool(now)}:
-                level = StopLevel.NOW if now else StopLevel.FINISH
-                self._stop(level, lambda: self._reply(request, {"running": len(self._engine.state.seat_of)}))
+                self._stops.append(request)
+                self._stop(StopLevel.NOW if now else StopLevel.FINISH, lambda: self._acknowledge(request))
             case "cancel", {"jobs": None}:
                 self._cancel(request, None)
             case "cancel", {"jobs": list(jobs)} if all(isinstance(job, int) for job in jobs):
                 self._cancel(request, jobs)
             case _:
                 self._reply(request, {"error": f"the controller does not know how to {request.verb!r}"})
+
+    def _acknowledge(self, request: Request) -> None:
+        self._stops.remove(request)
+        self._reply(request, {"running": len(self._engine.state.seat_of)})
 
     def _cancel(self, request: Request, jobs: Iterable[int] | None) -> None:
         present = self._engine.job_ids()
@@ -118,6 +135,21 @@ class Control:
 
     def _reply(self, request: Request, answer: dict[str, Any]) -> None:
         self._server.reply(request.id, answer)
+
+
+@contextmanager
+def mortal() -> Iterator[None]:
+    """Signals end the process at once within: for when all is recorded, and what is left may never end."""
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) or signal.SIG_DFL
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Cancel:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pegasus_py.core.events import Event, Note
+from pegasus_py.core.events import Note
 from pegasus_py.core.hosts import parse_hosts
 from pegasus_py.core.model import SubNode
 from pegasus_py.core.moves import Outcome
@@ -19,16 +19,15 @@ from pegasus_py.node.local import LocalConnector
 from pegasus_py.node.shell import Connector
 from pegasus_py.node.ssh import SshConnector
 from pegasus_py.run.check import check_queue
-from pegasus_py.run.control import Control
+from pegasus_py.run.control import Control, mortal
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.leftovers import Leftovers, Sweeper
 from pegasus_py.run.link import Link, Plant
 from pegasus_py.run.mend import mend_queue
 from pegasus_py.run.past import take_up
+from pegasus_py.run.screen import Screen
 from pegasus_py.run.startline import StartLine
 from pegasus_py.run.taker import Taker
-from pegasus_py.show.console import Console
-from pegasus_py.show.stdio import make_console
 from pegasus_py.show.summary import Summary
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
@@ -59,29 +58,6 @@ _SAY = {
 }
 
 
-class Screen:
-    """The subscribers of one run that print. Events are shown once the event loop has a moment."""
-
-    def __init__(self, names: list[str], *, json: bool) -> None:
-        self.console: Console = make_console(names, out_to_err=json)
-        self.summary = Summary()
-        self._dirty = False
-
-    def tell(self, event: Event) -> None:
-        self.console.handle(event)
-        self.summary.handle(event)
-        if not self._dirty:
-            self._dirty = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._dirty = False
-        self.console.flush()
-
-    def backlog(self) -> int:
-        return self.console.backlog
-
-
 def live(request: Request) -> ExitCode:
     """Run the queue to its end and return the exit code. Raises PegasusError when it cannot even begin."""
     return asyncio.run(live_in_loop(request))
@@ -92,8 +68,19 @@ async def live_in_loop(request: Request) -> ExitCode:
     subnodes = _read_hosts(request.hosts_file)
     queue = QueueFile(request.queue_file)
     check_queue(queue, subnodes)
-    with RunDir(request.queue_file).claim(request.settings.mode) as claim:
-        return await _Life(request, subnodes, queue, claim).run()
+    screen = Screen([s.name for s in subnodes], json=request.json)
+    try:
+        with RunDir(request.queue_file).claim(request.settings.mode) as claim:
+            life = _Life(request, subnodes, queue, claim, screen)
+            code = await life.run()
+    finally:
+        # All is recorded, and the queue is free: a reader who sleeps holds up nobody else, and Ctrl-C ends us.
+        with mortal():
+            screen.console.close()
+    if life.report:
+        with mortal(), contextlib.suppress(BrokenPipeError):
+            print(life.report, flush=True)
+    return code
 
 
 def _read_hosts(path: Path) -> tuple[SubNode, ...]:
@@ -111,13 +98,20 @@ def _read_hosts(path: Path) -> tuple[SubNode, ...]:
 
 class _Life:
     def __init__(
-        self, request: Request, subnodes: tuple[SubNode, ...], queue: QueueFile, claim: Claim
+        self,
+        request: Request,
+        subnodes: tuple[SubNode, ...],
+        queue: QueueFile,
+        claim: Claim,
+        screen: Screen,
     ) -> None:
+        self.report = ""
+        """The summary as JSON, once there is one."""
         self._request = request
         self._subnodes = subnodes
         self._queue = queue
         self._claim = claim
-        self._screen = Screen([s.name for s in subnodes], json=request.json)
+        self._screen = screen
         self._local = LocalConnector()
         self._ssh = request.connector or SshConnector(accept_new=request.accept_new)
 
@@ -130,19 +124,19 @@ class _Life:
                     "this file system has no real locks: a killed controller's claim must be removed by hand"
                 )
             )
-        try:
-            with Ledger.open(run_dir.ledger) as ledger:
-                epoch = ledger.begin_run(self._request.settings.mode, "")
-                if not await mend_queue(self._queue, ledger.last_pop(), self._claim.control, tell):
-                    ledger.end_run(Outcome.STOPPED)
-                    return ExitCode.STOPPED
-                stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
-                state, engine, leftovers = self._prepare(stores)
-                outcome = await self._drive(state, engine, leftovers, stores, epoch)
+        with Ledger.open(run_dir.ledger) as ledger:
+            epoch = ledger.begin_run(self._request.settings.mode, "")
+            if not await mend_queue(self._queue, ledger.last_pop(), self._claim.control, tell):
+                ledger.end_run(Outcome.STOPPED)
+                return ExitCode.STOPPED
+            stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
+            state, engine, leftovers = self._prepare(stores)
+            outcome = await self._drive(state, engine, leftovers, stores, epoch)
+            try:
                 ledger.end_run(outcome)
-            return self._sum_up(state, outcome)
-        finally:
-            self._screen.console.close()
+            except StorageError as error:
+                tell(Note(f"{error}; the end of this run is not recorded", warning=True))
+        return self._sum_up(state, outcome, engine.storage_failed)
 
     def _prepare(self, stores: Stores) -> tuple[State, Engine, Leftovers]:
         ledger, settings = stores.ledger, self._request.settings
@@ -209,16 +203,16 @@ class _Life:
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def _sum_up(self, state: State, outcome: Outcome) -> ExitCode:
+    def _sum_up(self, state: State, outcome: Outcome, storage_failed: bool) -> ExitCode:
         summary = self._screen.summary
         summary.open = len(state.seat_of)
         left = _left(self._queue)
         summary.not_started = left
         if outcome in _SAY:
             self._screen.tell(Note(_SAY[outcome], warning=True))
-        code = _exit_code(summary, state, outcome, left)
+        code = ExitCode.STORAGE if storage_failed else _exit_code(summary, state, outcome, left)
         if self._request.json:
-            print(json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)}), flush=True)
+            self.report = json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)})
         else:
             self._screen.console.report(summary.render)
         return code
@@ -240,6 +234,7 @@ def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | Non
         return ExitCode.JOBS_FAILED
     if summary.queue_error:
         return ExitCode.BAD_INPUT
-    if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or state.waiting):
+    waiting = state.waiting or len(state.ready)
+    if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or waiting):
         return ExitCode.STOPPED
     return ExitCode.JOBS_FAILED if summary.open else ExitCode.OK

@@ -87,6 +87,11 @@ class Console:
         """Bytes that wait because a terminal or a pipe does not take them."""
         return self._outlet.backlog
 
+    @property
+    def written(self) -> int:
+        """Bytes that were taken so far: while they grow, somebody reads."""
+        return self._outlet.written
+
     def handle(self, event: Event) -> None:
         """Take an event; what it prints goes out with the next `flush` at the latest."""
         match event:

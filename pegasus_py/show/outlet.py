@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import BinaryIO
 
+PIECE = 64 * 1024
+"""Bytes that are written at once."""
 MOST = 64 * 1024 * 1024
 """Bytes that wait at most; what comes when they do is left out, and it is said how much."""
 
@@ -35,6 +37,8 @@ class Outlet:
         self._closing = False
         self._dropped = 0
         self.backlog = 0
+        self.written = 0
+        """Bytes that were taken so far: while they grow, somebody reads."""
         self._thread: threading.Thread | None = None
         if thread:
             self._thread = threading.Thread(target=self._work, name="pegasus-console", daemon=True)
@@ -99,12 +103,14 @@ class Outlet:
         view = memoryview(data)
         try:
             while view:
-                # A raw stream may take a part, or nothing when someone made the terminal non-blocking.
-                taken: int | None = target.write(view)
+                # A raw stream may take a part, or nothing when someone made the terminal non-blocking. In pieces, so
+                # that `written` tells a slow reader from none.
+                taken: int | None = target.write(view[:PIECE])
                 if taken is None:
                     select.select([], [target], [], 1)
                 else:
                     view = view[taken:]
+                    self.written += taken
             target.flush()
         except (OSError, ValueError) as error:
             self._streams[stream] = None
