@@ -87,6 +87,4 @@ class Note:
     warning: bool = False
 
 
-Event = (
-    NodeUp | NodeDown | NodeSetAside | Started | Output | Ended | QueueBad | QueueMended | Stopping | Note
-)
+Event = NodeUp | NodeDown | NodeSetAside | Started | Output | Ended | QueueBad | QueueMended | Stopping | Note
