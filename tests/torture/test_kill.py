@@ -48,3 +48,45 @@ def test_kill_9(new_world: NewWorld, rng: random.Random, mode: str) -> None:
     done = kill_at_random(world, kills)
     world.finish()
     print(f"{done} kills: {judge(world)}")
+
+
+def pause(world: World, controller: Controller) -> None:
+    controller.signal(signal.SIGSTOP)
+    time.sleep(world.rng.uniform(0, 1.5))
+    controller.signal(signal.SIGCONT)
+
+
+def test_all_signals(new_world: NewWorld, rng: random.Random) -> None:
+    """TERM (finish what runs), HUP (leave it to the next run), a pause, KILL, in any order and mixture."""
+    world = new_world(random_plan(rng, sized(60, 500, 10_000), 0.2), rng, nodes=2, subnodes=6)
+    sent = 0
+    while sent < sized(5, 40, 800):
+        controller = world.start()
+        while controller.ended is None:
+            random_moment(world, controller)
+            sent += 1
+            match rng.choice(["pause", "TERM", "HUP", "KILL", "TERM, KILL", "KILL in a pause"]):
+                case "pause":
+                    pause(world, controller)
+                case "TERM":
+                    controller.signal(signal.SIGTERM)
+                    controller.wait(60)
+                case "HUP":
+                    controller.signal(signal.SIGHUP)
+                    controller.wait(60)
+                case "TERM, KILL":
+                    controller.signal(signal.SIGTERM)
+                    time.sleep(rng.uniform(0, 0.3))
+                    controller.kill()
+                case "KILL in a pause":
+                    controller.signal(signal.SIGSTOP)
+                    controller.kill()
+                case _:
+                    controller.kill()
+        # -TERM and -HUP: the signal came before the run had begun to listen.
+        allowed = (0, 1, 6, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+        assert controller.ended in allowed, f"exit code {controller.ended}:\n{controller.text[-3000:]}"
+        if not look(world):
+            break
+    world.finish()
+    print(f"{sent} signals: {judge(world)}")

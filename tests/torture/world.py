@@ -140,6 +140,16 @@ class World:
         for home in self.homes.values():
             (home / "job").write_text(JOB.format(plan=self.root / "plan"))
 
+    def reset(self, plan: Plan) -> None:
+        """The same nodes, and all else anew: another queue that has never been run."""
+        for path in [p for p in self.dir.iterdir() if p != self.hosts]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for home in self.homes.values():
+            (home / "began").unlink(missing_ok=True)
+        self.plan = plan
+        self.add(plan)
+        self.queue.write_text(plan.text)
+
     def __enter__(self) -> World:
         self.farm.start()
         return self
