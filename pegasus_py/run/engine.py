@@ -129,6 +129,8 @@ class Engine:
         self._cleared: list[str] = []
         self._trouble = ""
         self._trouble_is_busy = False
+        self._is_bad = False
+        """Subscribers were told that the queue is bad."""
         self._untrusted = ""
         self._frozen = False
         self._storage_until = 0.0
@@ -468,7 +470,8 @@ class Engine:
     def _say_trouble(self, error: PegasusError | None) -> None:
         """Say what blocks the queue, once per fault, and that it is over."""
         if error is None:
-            if self._trouble and not self._trouble_is_busy:
+            if self._is_bad:
+                self._is_bad = False
                 self._tell(QueueMended())
             self._trouble = ""
             return
@@ -478,7 +481,11 @@ class Engine:
             self._trouble_is_busy = True
         if str(error) != self._trouble:
             self._trouble = str(error)
-            self._tell(Note(f"{error}; waiting") if isinstance(error, QueueBusy) else QueueBad(str(error)))
+            if isinstance(error, QueueBusy):
+                self._tell(Note(f"{error}; waiting"))
+            else:
+                self._is_bad = True
+                self._tell(QueueBad(str(error)))
 
     def _storage_trouble(self, error: PegasusError) -> None:
         self._storage_until = time.monotonic() + STORAGE_RETRY

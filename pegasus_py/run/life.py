@@ -228,7 +228,7 @@ def _left(queue: QueueFile) -> int | None:
 
 def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | None) -> ExitCode:
     missed = state.settings.mode is Mode.BROADCAST and bool(summary.set_aside)
-    if outcome is Outcome.NO_NODES:
+    if outcome is Outcome.NO_NODES and not summary.failed:
         return ExitCode.NO_NODES
     if summary.failed or outcome is Outcome.ABORTED or missed:
         return ExitCode.JOBS_FAILED

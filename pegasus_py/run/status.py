@@ -137,8 +137,8 @@ def _copy(path: Path, start: int) -> int:
             file.seek(start)
             while block := file.read(BLOCK):
                 if terminal:
-                    # Whole lines, so that no character is cut in two.
-                    block += file.readline()
+                    # Whole lines, unless they are very long, so that no character is cut in two.
+                    block += file.readline(BLOCK)
                 start += len(block)
                 sys.stdout.buffer.write(clean(block, True) if terminal else block)
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pegasus_py.core.events import Ended as EndedEvent
-from pegasus_py.core.events import Event
+from pegasus_py.core.events import Event, Note, QueueBad, QueueMended
 from pegasus_py.core.model import Attempt, JobOptions, JobState
 from pegasus_py.core.moves import CancelAsked, Closed, Exited, Opened, Outcome, Send, StopAsked, StopLevel
 from pegasus_py.core.state import Settings, new_state
@@ -204,3 +204,16 @@ async def test_the_queue_is_not_touched_after_a_stop_was_acknowledged(tmp_path: 
         run.engine.fact(Exited(first.id, 0))
     assert (run.path.read_bytes(), run.path.stat().st_ino) == before
     assert before[0].endswith(b"- echo two\n- echo three\n")
+
+
+async def test_a_queue_that_was_mended_in_a_locked_editor_is_mended(tmp_path: Path) -> None:
+    run = Run(tmp_path, "- [\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        await until(lambda: [e for e in run.events if isinstance(e, QueueBad)])
+        with QueueFile(run.path).hold(note="pegasus lock"):
+            run.path.write_text("- true\n")
+            await until(lambda: [e for e in run.events if isinstance(e, Note) and "waiting" in e.text])
+        first = await run.start(1)
+        run.engine.fact(Exited(first.id, 0))
+    assert len([e for e in run.events if isinstance(e, QueueMended)]) == 1
