@@ -17,6 +17,7 @@ from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
 
 FALLBACKS = ("vim", "vi", "nano")
+_ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 def edit_locked(queue_file: Path, editor: str | None) -> ExitCode:
@@ -88,17 +89,22 @@ def _edit_until_good(queue: QueueFile, path: Path, command: list[str]) -> ExitCo
 
 
 def _run_editor(command: list[str]) -> int:
-    """Ctrl-C belongs to the editor while it is open, and must not take the lock away under it."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals belong to the editor while it is open, and must not take the lock away under it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
+
+    def as_before() -> None:
+        # An ignored signal would be inherited.
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+
     try:
-        # The editor gets the usual reaction to Ctrl-C back; an ignored signal would be inherited.
-        return subprocess.run(
-            command, check=False, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None
-        ).returncode
+        return subprocess.run(command, check=False, preexec_fn=as_before).returncode
     except OSError as error:
         raise UsageError(f"{command[0]}: {error.strerror}") from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _how(status: int) -> str:
