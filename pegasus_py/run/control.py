@@ -15,6 +15,7 @@ from pegasus_py.errors import PegasusError
 from pegasus_py.run.engine import Engine
 from pegasus_py.store.control import ControlServer, Request
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY = 1.0
 """Seconds between looks at the requests of clients that could not knock (on another host)."""
 
@@ -138,18 +139,29 @@ class Control:
 
 
 @contextmanager
-def mortal() -> Iterator[None]:
-    """Signals end the process at once within: for when all is recorded, and what is left may never end."""
-    before = {
-        number: signal.signal(number, signal.SIG_DFL) or signal.SIG_DFL
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+def signals_restored() -> Iterator[None]:
+    """Whatever is done to the signals' handlers within is undone."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def make_mortal() -> None:
+    """Signals end the process at once: for when all is recorded, and what is left may never end."""
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def mortal() -> Iterator[None]:
+    """`make_mortal` within."""
+    with signals_restored():
+        make_mortal()
+        yield
 
 
 class _Cancel:

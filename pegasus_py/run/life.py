@@ -19,7 +19,7 @@ from pegasus_py.node.local import LocalConnector
 from pegasus_py.node.shell import Connector
 from pegasus_py.node.ssh import SshConnector
 from pegasus_py.run.check import check_queue
-from pegasus_py.run.control import Control, mortal
+from pegasus_py.run.control import Control, make_mortal, mortal, signals_restored
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.leftovers import Leftovers, Sweeper
 from pegasus_py.run.link import Link, Plant
@@ -60,7 +60,16 @@ _SAY = {
 
 def live(request: Request) -> ExitCode:
     """Run the queue to its end and return the exit code. Raises PegasusError when it cannot even begin."""
-    return asyncio.run(live_in_loop(request))
+    with signals_restored():
+        return asyncio.run(_to_the_end(request))
+
+
+async def _to_the_end(request: Request) -> ExitCode:
+    try:
+        return await live_in_loop(request)
+    finally:
+        # All that is still waited for are threads, and a command of somebody's ssh configuration may hold one.
+        make_mortal()
 
 
 async def live_in_loop(request: Request) -> ExitCode:
