@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.cases import broadcast, connect, idle, latency, ledger, output, pop, queue, start
+from benchmarks.cases import broadcast, connect, idle, latency, ledger, output, pop, queue, scheduling, start
 from benchmarks.field import Field
 from benchmarks.measure import Unusable
 from benchmarks.peers import Peers
@@ -32,11 +32,13 @@ CASES: dict[str, Callable[[Bench], Section]] = {
     "ledger": ledger.run_case,
     "idle": idle.run_case,
     "start": start.run_case,
+    "scheduler": scheduling.run_case,
 }
 
 
 def main() -> int:
     options = _options()
+    about = machine()
     peers = Peers()
     sections = []
     broken = []
@@ -51,15 +53,14 @@ def main() -> int:
                 broken.append(f"{name}: {error}")
                 print(f"  FAILED: {error}", file=sys.stderr, flush=True)
             bench.say(f"{time.monotonic() - began:.0f} s")
-    about = ", ".join(f"{key} {value}" for key, value in machine().items())
-    print(f"{about}; medians of interleaved rounds\n")
+    print(", ".join(f"{key} {value}" for key, value in about.items()) + "; medians of interleaved rounds\n")
     print(as_text(sections, judge=not options.smoke))
     for text in broken:
         print(f"failed: {text}")
     if peers.missing:
         print(f"peers that are not here: {', '.join(peers.missing)}")
     if options.json:
-        options.json.write_text(as_json(sections, peers.missing) + "\n")
+        options.json.write_text(as_json(about, sections, peers.missing) + "\n")
     return 1 if broken else 0
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Figure
@@ -62,8 +63,10 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
     }
 
 
@@ -85,10 +88,10 @@ def as_text(sections: Sequence[Section], *, judge: bool = True) -> str:
     return "\n".join(lines)
 
 
-def as_json(sections: Sequence[Section], missing: Sequence[str]) -> str:
+def as_json(about: dict[str, Any], sections: Sequence[Section], missing: Sequence[str]) -> str:
     """Everything, with the single values of each round."""
     made = {
-        "machine": machine(),
+        "machine": about,
         "missing_peers": list(missing),
         "cases": [
             {
