@@ -91,7 +91,7 @@ class Channel:
             connection.lost.remove_done_callback(self._connection_lost)
             self._greeted.cancel()
         verb, *rest = self.hello
-        if verb == "pegasus-hello" and len(rest) == 5:
+        if verb == "pegasus-hello" and len(rest) == 6:
             return
         self.close()
         if verb == "pegasus-overtaken":

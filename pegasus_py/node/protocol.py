@@ -4,7 +4,7 @@ Requests are lines of words; a text travels after its line, counted in lines, or
 are lines of words too, some with counted bytes behind them. One request is under way at a time on a channel. NAME is
 an attempt's id without the queue's. Times are centiseconds. CLOCK and DEADLINE are the node's own, since its boot.
 
-    (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP CLOCK,
+    (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP CLOCK FRESH,
                                              pegasus-overtaken EPOCH, pegasus-error wrong|trouble TEXT
     start NAME LINES BYTES DEADLINE          exit NAME STATUS SIZE COUNT +bytes, or "-" for COUNT; exists NAME;
       [CLEAR...] +text                       refused NAME REASON (after DEADLINE too, unless it is "-");
@@ -15,7 +15,7 @@ an attempt's id without the queue's. Times are centiseconds. CLOCK and DEADLINE 
     follow NAME OFFSET                       follow NAME, and from there on the bytes as they are
     end NAME GRACE                           survivor NAME PID COMMAND for each, ended NAME
     run NAME LINES BYTES LIMIT +text         ran NAME STATUS
-    clear NAME...; list; bye                 cleared; name FILE for each, listed; bye
+    clear NAME...; list; know; bye           cleared; name FILE for each, listed; known; bye
 
 Any question may be answered with `error TEXT` instead.
 """

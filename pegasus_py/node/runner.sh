@@ -7,6 +7,7 @@
 #                   cut off does not; the first one decides
 #   12.1.sh .out    the command, and what it wrote
 #   12.1.cancel     the entry's cancel command
+#   since.KEY       sub-node KEY has been known here; if this is gone, so may be what else there was
 #   epoch.7         run 7 of a controller has been here; the highest counts
 #   ctl.7.KEY.TOK   the one runner that may start jobs for sub-node KEY; it starts nothing once this is gone
 
@@ -516,7 +517,7 @@ bye() {
     set +f
     set -- "$dir"/ctl.* "$dir"/[0-9]*
     if [ ! -e "$1" ] && [ ! -e "$2" ]; then
-        rm -f -- "$dir"/epoch.*
+        rm -f -- "$dir"/epoch.* "$dir"/since.*
         rmdir -- "$dir" && [ -n "$our_base" ] && rmdir -- "$base"
     fi
     printf 'bye\n'
@@ -569,6 +570,8 @@ open_spool() {
 # from its predecessors, then looks for a higher epoch, whose runners do it in the same order: one of two sees the other.
 claim() {
     [ -e "$dir/epoch.$epoch" ] || true >>"$dir/epoch.$epoch" || return 1
+    fresh=no
+    [ -e "$dir/since.$key" ] || fresh=yes
     ctl=$dir/none
     if [ "$role" = control ]; then
         ctl=$dir/ctl.$epoch.$key.$token
@@ -616,7 +619,7 @@ pegasus() {
         claim || refuse_hello "trouble $dir cannot be written: $(why)"
     fi
     clock
-    printf '\npegasus-hello %s %s %s %s %s\n' "$boot" "$machine" "${bash:-no}" $group "$now"
+    printf '\npegasus-hello %s %s %s %s %s %s\n' "$boot" "$machine" "${bash:-no}" $group "$now" "$fresh"
     while IFS=' ' read -r request rest; do
         stop_task
         # shellcheck disable=SC2086
@@ -641,6 +644,13 @@ pegasus() {
             printf 'cleared\n'
             ;;
         list) list ;;
+        know)
+            if true >>"$dir/since.$key"; then
+                printf 'known\n'
+            else
+                printf 'error %s cannot be written: %s\n' "$dir" "$(why)"
+            fi
+            ;;
         bye) bye ;;
         '') ;;
         *)

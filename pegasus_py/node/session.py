@@ -79,6 +79,9 @@ class NodeSession:
     ) -> None:
         self.subnode = subnode
         self.info = NodeInfo("", "", "", False, 0.0)
+        self.fresh = False
+        """The spool knows nothing of this sub-node: it is new, or what it had of earlier attempts is gone. Until
+        `know` says otherwise, in later sessions too."""
         self._connection = connection
         self._queue_id = queue_id
         self._epoch = epoch
@@ -105,7 +108,8 @@ class NodeSession:
         """
         session = cls(connection, subnode, queue_id, epoch, observer)
         await session._open(session._control, "control")
-        _, boot, machine, bash, group, clock = session._control.hello
+        _, boot, machine, bash, group, clock, fresh = session._control.hello
+        session.fresh = fresh == "yes"
         # Read after the answer came, so that a deadline is rather too early than too late.
         ahead = int(clock) / 100 - time.monotonic()
         session.info = NodeInfo(boot, machine, "bash" if bash == "yes" else "sh", group == "yes", ahead)
@@ -130,6 +134,10 @@ class NodeSession:
         The node refuses to start it later than `within` seconds from now, by its own clock, however late the request
         arrives and whoever can reach the node then.
         """
+        if self.fresh:
+            self.fresh = False
+            known = Question[bool](self.host, lambda words, body: _only("known", words, True))
+            self._control.request(request("know"), known)
         self._take_job(attempt.id)
         deadline = "-" if within is None else _centiseconds(time.monotonic() + self.info.ahead + within)
         words = [deadline, *(self._name(each) for each in clear)]
@@ -193,6 +201,12 @@ class NodeSession:
 
         await self._ask(request("list"), take)
         return sorted(names)
+
+    async def know(self) -> None:
+        """Let the spool know this sub-node from now on."""
+        if self.fresh:
+            await self._ask(request("know"), lambda words, body: _only("known", words, True))
+            self.fresh = False
 
     async def end(self, attempt_id: str, grace: float) -> tuple[str, ...]:
         """TERM to every process of the attempt, KILL after `grace` seconds; the survivors as "PID NAME".

@@ -21,10 +21,10 @@ from pegasus_py.node.ssh import SshConnector
 from pegasus_py.run.check import check_queue
 from pegasus_py.run.control import Control, make_mortal, mortal, signals_restored
 from pegasus_py.run.engine import Engine, Stores
-from pegasus_py.run.leftovers import Leftovers, Sweeper
+from pegasus_py.run.leftovers import Sweeper
 from pegasus_py.run.link import Link, Plant
 from pegasus_py.run.mend import mend_queue
-from pegasus_py.run.past import take_up
+from pegasus_py.run.past import Past, take_up
 from pegasus_py.run.screen import Screen
 from pegasus_py.run.startline import StartLine
 from pegasus_py.run.taker import Taker
@@ -139,30 +139,28 @@ class _Life:
                 ledger.end_run(Outcome.STOPPED)
                 return ExitCode.STOPPED
             stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
-            state, engine, leftovers = self._prepare(stores)
-            outcome = await self._drive(state, engine, leftovers, stores, epoch)
+            state, engine, past = self._prepare(stores)
+            outcome = await self._drive(state, engine, past, stores, epoch)
             try:
                 ledger.end_run(outcome)
             except StorageError as error:
                 tell(Note(f"{error}; the end of this run is not recorded", warning=True))
         return self._sum_up(state, outcome, engine.storage_failed)
 
-    def _prepare(self, stores: Stores) -> tuple[State, Engine, Leftovers]:
+    def _prepare(self, stores: Stores) -> tuple[State, Engine, Past]:
         ledger, settings = stores.ledger, self._request.settings
         past = take_up(ledger, self._subnodes, time.time())
         state = new_state(settings, self._subnodes, past.collectors)
-        if past.open:
-            self._screen.tell(Note(f"taking up {past.open} jobs that an earlier run left open"))
+        if past.began:
+            self._screen.tell(Note(f"taking up {len(past.began)} jobs that an earlier run left open"))
         everywhere = {s.name: s for s in (*self._subnodes, *past.collectors)}
         rounds = ledger.last_round if settings.mode is Mode.BROADCAST else 0
         taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id, rounds)
-        return state, Engine(state, taker, stores, self._screen.tell, past.facts), past.leftovers
+        return state, Engine(state, taker, stores, self._screen.tell, past.facts), past
 
-    async def _drive(
-        self, state: State, engine: Engine, leftovers: Leftovers, stores: Stores, epoch: int
-    ) -> Outcome:
+    async def _drive(self, state: State, engine: Engine, past: Past, stores: Stores, epoch: int) -> Outcome:
         sweeper = Sweeper(
-            leftovers,
+            past.leftovers,
             stores.logs,
             grace=self._request.grace,
             flush=engine.flush_logs,
@@ -182,7 +180,9 @@ class _Life:
             overtaken=engine.overtaken,
             crashed=engine.crashed,
             cleared=engine.cleared,
+            expects=lambda name: bool(state.seats[name].live),
             sweep=sweeper.sweep,
+            began=past.began,
         )
         engine.links = {name: Link(seat.subnode, plant) for name, seat in state.seats.items()}
         keeping = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Container, Coroutine
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pegasus_py.core.events import Event, NodeDown, NodeUp, Note
@@ -36,6 +37,8 @@ LONGEST_WAIT = 60.0
 CLEAR_AT = 32
 """Ended attempts are cleared from a node's spool in groups of this many, and whenever the sub-node is idle."""
 CLEAR_AFTER = 1.0
+CLOCK_SLACK = 2.0
+"""Seconds by which the wall clock may have been set while an attempt was out, without it counting as a restart."""
 CANCEL_LIMIT = 30.0
 """Seconds that an entry's own cancel command may take."""
 
@@ -57,8 +60,12 @@ class Plant:
     crashed: Callable[[BaseException], None]
     """Told of an exception that nobody expected: the run must not go on as if nothing had been."""
     cleared: Callable[[list[str]], None]
+    expects: Callable[[str], bool]
+    """Whether the sub-node of this name has an attempt that was sent there, or may have been."""
     sweep: Callable[[NodeSession], Awaitable[None]]
     """Take in, end and remove what earlier runs left on a node. Raises NodeError."""
+    began: Mapping[str, float]
+    """When the attempts that an earlier run left open were recorded, by id, in seconds of the wall clock."""
     backlog: Callable[[], int]
     """Bytes that wait for the terminal or pipe to take them."""
     random: random.Random = field(default_factory=random.Random)
@@ -84,6 +91,8 @@ class Link:
         self._keep: set[str] = set()
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sent: dict[str, str] = {}
+        """The node's boot id when an attempt was sent, while its end is not known."""
         self._kills = 0
         self._leaving = False
         self._worked = False
@@ -141,6 +150,8 @@ class Link:
                 connection, self.subnode, self._plant.queue_id, self._plant.epoch, self
             )
             await self._plant.sweep(session)
+            if not self._plant.expects(self.subnode.name):
+                await session.know()
         except BaseException:
             await connection.close()
             raise
@@ -209,6 +220,7 @@ class Link:
         match order:
             case Send() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=True)
+                self._sent[attempt.id] = session.info.boot
                 session.start(attempt, within=order.within)
             case Attach() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=False)
@@ -242,10 +254,25 @@ class Link:
 
     async def _ask(self, session: NodeSession, attempt: Attempt) -> None:
         for report in await session.ask([attempt.id]):
+            report = _in_earnest(session, report)
+            if report.spot is Spot.ABSENT and self._was_restarted(session, attempt):
+                report = replace(report, spot=Spot.REBOOTED)
             self._plant.fact(Reported(report))
 
+    def _was_restarted(self, session: NodeSession, attempt: Attempt) -> bool:
+        """Whether the node was restarted since the attempt may have been sent.
+
+        What the node wrote just before may not have reached its disk, so a missing start marker proves nothing then.
+        """
+        boot = self._sent.get(attempt.id)
+        if boot is not None:
+            return boot != session.info.boot
+        began = self._plant.began.get(attempt.id)
+        up = time.monotonic() + session.info.ahead
+        return began is not None and began < time.time() - up - CLOCK_SLACK
+
     async def _fence(self, session: NodeSession, attempt: Attempt) -> None:
-        self._plant.fact(Reported(await session.fence(attempt.id)))
+        self._plant.fact(Reported(_in_earnest(session, await session.fence(attempt.id))))
 
     async def _kill(self, session: NodeSession, attempt: Attempt) -> None:
         self._kills += 1
@@ -312,7 +339,13 @@ class Link:
         self._plant.fact(Refused(attempt_id, reason))
 
     def overtaken(self, epoch: int) -> None:
-        self._plant.overtaken(f"{self.subnode.name} has heard from a later run (number {epoch})")
+        if epoch > self._plant.epoch:
+            self._plant.overtaken(f"{self.subnode.name} has heard from a later run (number {epoch})")
+            return
+        why = "the spool there was taken away"
+        for attempt_id in [i for i, tap in self._taps.items() if not tap.is_completing]:
+            self.refused(attempt_id, why)
+        self.closed(why)
 
     def reported(self, report: Report) -> None:
         self._plant.fact(Reported(report))
@@ -329,6 +362,7 @@ class Link:
         `keep`: not before the run is over. A request to start it may still be on its way over a connection that was
         given up; the start marker keeps it from starting until nothing can be on its way any more.
         """
+        self._sent.pop(attempt.id, None)
         if attempt.id in self._keep:
             self._keep.discard(attempt.id)
             return
@@ -368,3 +402,10 @@ class Link:
             self._to_clear += attempts
             raise
         self._plant.cleared(ids)
+
+
+def _in_earnest(session: NodeSession, report: Report) -> Report:
+    """Where the spool has lost its memory, no trace of an attempt is no proof that it has not started."""
+    if session.fresh and report.spot in (Spot.ABSENT, Spot.FENCED):
+        return replace(report, spot=Spot.VANISHED)
+    return report

@@ -19,7 +19,8 @@ class Past:
     facts: tuple[Fact, ...]
     collectors: tuple[SubNode, ...]
     leftovers: Leftovers
-    open: int
+    began: dict[str, float]
+    """When the attempts to take up were recorded, by id, in seconds of the wall clock."""
 
 
 def take_up(ledger: Ledger, subnodes: Iterable[SubNode], now: float) -> Past:
@@ -27,19 +28,20 @@ def take_up(ledger: Ledger, subnodes: Iterable[SubNode], now: float) -> Past:
     open_attempts = _Placed({s.name: s for s in subnodes})
     facts: list[Fact] = []
     unfinished: set[int] = set()
+    began: dict[str, float] = {}
     for attempt in ledger.open_attempts():
         rows = ledger.attempts(attempt.job.id)[: attempt.number]
+        began[attempt.id] = rows[-1].began
         elapsed = max(0.0, now - rows[-1].began)
         facts.append(Resumed(open_attempts.place(attempt), elapsed, _tries(rows[:-1]) + 1))
         unfinished.add(attempt.job.id)
-    count = len(facts)
     for job, attempts, due in ledger.waiting_jobs():
         rows = ledger.attempts(job.id)
         last_host = rows[-1].attempt.hostname if rows else None
         facts.append(Waiting(job, attempts + 1, _tries(rows), last_host, max(0.0, due - now)))
         unfinished.add(job.id)
     leftovers = Leftovers(ledger.uncleared(), unfinished, ledger.next_job_id)
-    return Past(tuple(facts), tuple(open_attempts.collectors), leftovers, count)
+    return Past(tuple(facts), tuple(open_attempts.collectors), leftovers, began)
 
 
 def _tries(rows: Sequence[AttemptRow]) -> int:

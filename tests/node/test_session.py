@@ -43,7 +43,7 @@ frames = st.lists(
 def test_frames_come_out_as_they_went_in(
     sent: list[tuple[str, bytes]], cuts: list[int], chatter: bytes
 ) -> None:
-    stream = chatter + b"\npegasus-hello b m yes yes 7\n"
+    stream = chatter + b"\npegasus-hello b m yes yes 7 no\n"
     for verb, body in sent:
         match verb:
             case "exit":
@@ -61,7 +61,7 @@ def test_frames_come_out_as_they_went_in(
         at += cut
     if stream[at:]:
         reader.feed(stream[at:])
-    assert got[0] == ("pegasus-hello b m yes yes 7", b"")
+    assert got[0] == ("pegasus-hello b m yes yes 7 no", b"")
     assert [body for _, body in got[1:]] == [body for _, body in sent]
     assert [words.split()[0] for words, _ in got[1:]] == [verb.split()[0] for verb, _ in sent]
 
@@ -69,7 +69,7 @@ def test_frames_come_out_as_they_went_in(
 @pytest.mark.parametrize("junk", [b"exit 1.1 0\n", b"data 1.1 x\n", b"x" * 70_000])
 def test_what_is_no_frame_is_an_error(junk: bytes) -> None:
     reader = FrameReader(lambda words, body: None)
-    reader.feed(b"pegasus-hello b m yes yes 7\n")
+    reader.feed(b"pegasus-hello b m yes yes 7 no\n")
     with pytest.raises(ProtocolError):
         reader.feed(junk)
 

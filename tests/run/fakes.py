@@ -11,7 +11,7 @@ from pegasus_py.core.events import Event
 from pegasus_py.core.model import Attempt, Job, Report, Spot, SubNode, Task
 from pegasus_py.core.moves import Fact
 from pegasus_py.errors import NodeError
-from pegasus_py.node.session import NodeSession
+from pegasus_py.node.session import NodeInfo, NodeSession
 from pegasus_py.run import link as link_module
 from pegasus_py.run.link import Link, Plant
 from pegasus_py.store.logs import LogFiles
@@ -31,6 +31,8 @@ class FakeSession:
     def __init__(self, subnode: SubNode, observer: Link) -> None:
         self.subnode = subnode
         self.host = subnode.name
+        self.info = NodeInfo("boot-1", "machine", "bash", True, 1e9)
+        self.fresh = False
         self.observer = observer
         self.job: str | None = None
         self.said: list[tuple[str, Any]] = []
@@ -88,6 +90,9 @@ class FakeSession:
     async def follow(self, attempt_id: str, offset: int, sink: Callable[[bytes], None]) -> Any:
         raise NodeError(self.host, "no more channels")
 
+    async def know(self) -> None:
+        self.fresh = False
+
     async def bye(self) -> None:
         await self._ask("bye", None)
 
@@ -117,6 +122,7 @@ class Stage:
         self.crashes: list[BaseException] = []
         self.cleared: list[str] = []
         self.sessions: list[FakeSession] = []
+        self.began: dict[str, float] = {}
         self.logs = LogFiles(tmp_path)
         self.opened = asyncio.Event()
         self.before_sweep: Callable[[FakeSession], None] = lambda session: None
@@ -151,7 +157,9 @@ class Stage:
             overtaken=lambda who: None,
             crashed=self.crashes.append,
             cleared=self.cleared.extend,
+            expects=lambda name: False,
             sweep=sweep,
+            began=self.began,
             backlog=lambda: 0,
         )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pegasus_py.core.events import Note
 from pegasus_py.core.model import Spot
-from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Send
+from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Reported, Send
 from pegasus_py.errors import NodeError
 from pegasus_py.run import link as link_module
 from tests.run.fakes import Stage, attempt, report, until
@@ -170,3 +172,38 @@ async def test_what_may_still_run_keeps_its_marker_when_the_run_leaves(
         await stage.link.leave({attempt(1).id})
         assert ("clear", [attempt(2).id]) in session.said
         assert stage.cleared == [attempt(2).id]
+
+
+async def test_a_missing_marker_proves_nothing_once_the_node_was_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. An attempt is sent. 2. The node loses power, and the marker with it. 3. It must not be started again."""
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        stage.link.closed("lost")
+        second = await stage.session(2)
+        second.info = replace(second.info, boot="boot-2")
+        second.answers["ask"] = lambda _: report(attempt(), Spot.ABSENT)
+        stage.link.introduce()
+        stage.link.perform(Ask(attempt()))
+        await until(lambda: isinstance(stage.facts[-1], Reported))
+        assert stage.facts[-1] == Reported(report(attempt(), Spot.REBOOTED))
+
+
+@pytest.mark.parametrize(("up", "spot"), [(60.0, Spot.REBOOTED), (7200.0, Spot.ABSENT)])
+async def test_of_an_earlier_run_s_attempt_the_node_s_age_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: float, spot: Spot
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    stage.began[attempt().id] = time.time() - 3600
+    async with _kept(stage):
+        session = await stage.session()
+        session.info = replace(session.info, ahead=up - time.monotonic())
+        session.answers["ask"] = lambda _: report(attempt(), Spot.ABSENT)
+        stage.link.introduce()
+        stage.link.perform(Ask(attempt()))
+        await until(lambda: isinstance(stage.facts[-1], Reported))
+        assert stage.facts[-1] == Reported(report(attempt(), spot))

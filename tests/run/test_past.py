@@ -65,7 +65,7 @@ def test_a_host_that_is_gone_gets_one_collector(ledger: Ledger) -> None:
     _start(ledger, 1)
     _start(ledger, 2)
     past = take_up(ledger, [SubNode("other", "other", ())], 0.0)
-    assert [c.name for c in past.collectors] == ["node-1"] and past.open == 2
+    assert [c.name for c in past.collectors] == ["node-1"] and len(past.began) == 2
 
 
 def test_rounds_are_counted_on(ledger: Ledger) -> None:
