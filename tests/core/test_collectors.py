@@ -10,10 +10,12 @@ from pegasus_py.core.moves import (
     Exited,
     Fence,
     Opened,
+    QueueView,
     Record,
     Reported,
     Resumed,
     Tick,
+    Took,
 )
 from pegasus_py.core.scheduler import step
 from pegasus_py.core.state import Settings, State, check, new_state
