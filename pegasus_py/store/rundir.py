@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pegasus_py.errors import QueueHeld, StorageError
 from pegasus_py.store.control import ControlServer
+from pegasus_py.store.disk import storage_error
 from pegasus_py.store.holder import Holder, read_holder, write_holder
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class RunDir:
         except BaseException as error:
             lock.release()
             if isinstance(error, OSError):
-                raise StorageError(self.path, error.strerror or str(error)) from error
+                raise storage_error(self.path, "claim the queue", error) from error
             raise
 
     def _held(self, holder: Holder) -> QueueHeld:
@@ -143,7 +144,7 @@ def _try_lock(path: Path) -> BaseFileLock | None:
             except OSError as error:
                 if kind is FileLock and error.errno in NO_LOCKS:
                     continue
-                raise StorageError(path, error.strerror or str(error)) from error
+                raise storage_error(path, "lock this file", error) from error
     raise StorageError(path, "this file system has no locks at all: keep the queue on another one")
 
 
@@ -167,7 +168,7 @@ def _own_directory(path: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise StorageError(path, "is not a directory of its own: move it away") from error
-        raise StorageError(path, error.strerror or str(error)) from error
+        raise storage_error(path, "make this directory", error) from error
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid():
@@ -177,7 +178,7 @@ def _own_directory(path: Path) -> None:
         if status.st_mode & 0o777 != 0o700:
             os.fchmod(descriptor, 0o700)
     except OSError as error:
-        raise StorageError(path, error.strerror or str(error)) from error
+        raise storage_error(path, "use this directory", error) from error
     finally:
         os.close(descriptor)
 
