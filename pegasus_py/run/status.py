@@ -13,7 +13,7 @@ from pegasus_py.core.model import JobState
 from pegasus_py.errors import NoController, PegasusError, StorageError, UsageError
 from pegasus_py.show.table import table
 from pegasus_py.show.terminal import clean
-from pegasus_py.show.words import first_line, seconds
+from pegasus_py.show.words import counted, first_line, seconds
 from pegasus_py.store.control import living_holder
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.ledger_schema import JobRow
@@ -44,7 +44,8 @@ def show_status(queue_file: Path, limit: int, *, json: bool) -> None:
         )
         return
     print(f"controller  {controller or 'none runs'}")
-    print(f"queue       {f'{left:,} jobs left in {queue_file}' if left is not None else trouble}")
+    queued = trouble if left is None else f"{counted(left, 'job')} left in {queue_file}"
+    print(f"queue       {queued}")
     print("jobs        " + (", ".join(f"{n:,} {state}" for state, n in counts.items()) or "none yet"))
     if rows:
         print()
@@ -68,7 +69,15 @@ def _jobs(run_dir: RunDir, limit: int) -> tuple[dict[JobState, int], list[JobRow
     with Ledger.open(run_dir.ledger, create=False) as ledger:
         open_states = [state for state in JobState if not state.is_end]
         ends = [state for state in JobState if state.is_end]
-        return ledger.counts(), ledger.jobs(open_states) + ledger.jobs(ends, limit=limit)
+        counts: dict[JobState, int] = {}
+        for state, number in ledger.counts().items():
+            counts[_seen(state)] = counts.get(_seen(state), 0) + number
+        return counts, ledger.jobs(open_states) + ledger.jobs(ends, limit=limit)
+
+
+def _seen(state: JobState) -> JobState:
+    """The ledger has a start from before it leaves for the node; for people it runs from then on."""
+    return JobState.RUNNING if state is JobState.STARTING else state
 
 
 def _queued(queue_file: Path) -> tuple[int | None, str]:
@@ -87,7 +96,14 @@ def _cells(row: JobRow) -> list[str]:
     else:
         length = seconds(max(0.0, time.time() - row.began)) if row.began and not row.ended else ""
     status = "" if end is None or end.status is None else str(end.status)
-    return [str(row.job.id), str(row.state), row.job.subnode, length, status, first_line(row.job.command)]
+    return [
+        str(row.job.id),
+        str(_seen(row.state)),
+        row.job.subnode,
+        length,
+        status,
+        first_line(row.job.command),
+    ]
 
 
 def _as_dict(row: JobRow) -> dict[str, Any]:
@@ -95,7 +111,7 @@ def _as_dict(row: JobRow) -> dict[str, Any]:
     return {
         "job": row.job.id,
         "name": row.job.task.options.name,
-        "state": row.state.value,
+        "state": _seen(row.state).value,
         "subnode": row.job.subnode,
         "command": row.job.command,
         "params": dict(row.job.task.params),

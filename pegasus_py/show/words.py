@@ -102,4 +102,4 @@ def seconds(value: float) -> str:
 
 def counted(number: int, noun: str) -> str:
     """`1 command`, `2 commands`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
