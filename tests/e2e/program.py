@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -142,7 +143,8 @@ class Gate:
         self.begun, self.open_ = directory / f"{name}.begun", directory / f"{name}.open"
         begun, opened = shlex.quote(str(self.begun)), shlex.quote(str(self.open_))
         # It gives up after a while, so that nothing stays behind when a test fails.
-        self.command = f"touch {begun}; i=0; while [ ! -e {opened} ] && [ $i -lt 600 ]; do i=$((i + 1)); sleep 0.05; done"
+        ask = f"[ ! -e {opened} ] && [ $i -lt 600 ]"
+        self.command = f"touch {begun}; i=0; while {ask}; do i=$((i + 1)); sleep 0.05; done"
 
     def wait(self) -> None:
         wait_until(self.begun.exists, f"{self.begun.name}", 20)
@@ -152,7 +154,7 @@ class Gate:
 
 
 class Terminal:
-    """A command in a terminal of its own. `text` is all that it has printed, each byte a character (Latin-1)."""
+    """A command in a terminal of its own. `text` is all that it has printed."""
 
     def __init__(self, words: Sequence[str], env: Mapping[str, str] | None = None, columns: int = 80) -> None:
         self._fd, inner = pty.openpty()
@@ -169,6 +171,7 @@ class Terminal:
         )
         os.close(inner)
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
@@ -205,7 +208,7 @@ class Terminal:
             data = os.read(self._fd, 65536)
         except OSError:
             return False
-        self.text += data.decode("latin-1")
+        self.text += self._decoder.decode(data)
         return bool(data)
 
 
