@@ -124,7 +124,7 @@ async def test_a_retry_is_not_recorded_before_the_end_that_led_to_it(
         second = await run.start(2)
         ends = [i for i, batch in enumerate(run.disk.commits) if batch.ended]
         starts = [i for i, batch in enumerate(run.disk.commits) if second in batch.started]
-        assert ends < starts and run.ledger.jobs()[0].state is JobState.STARTING
+        assert ends and ends < starts and run.ledger.jobs()[0].state is JobState.STARTING
         run.engine.fact(Exited(second.id, 0))
     assert run.engine.state.outcome is Outcome.DONE
 
