@@ -7,6 +7,7 @@ Python peers are looked for in this interpreter, or in the one that PEGASUS_BENC
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def main() -> int:
     peers = Peers()
     sections = []
     broken = []
+    # However this ends, the servers go.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Field() as field:
         bench = Bench(field, peers, options.smoke, 1 if options.smoke else options.rounds)
         for name in options.case or CASES:

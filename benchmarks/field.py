@@ -27,6 +27,7 @@ class Field:
         self.farm = SshFarm(self.root, 0)
         self._numbers = itertools.count(1)
         self._proxies: list[Proxy] = []
+        self._elsewhere: list[Path] = []
 
     def __enter__(self) -> Field:
         return self
@@ -37,7 +38,8 @@ class Field:
         for proxy in self._proxies:
             proxy.__exit__(None, None, None)
         self.farm.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        for directory in (*self._elsewhere, self.root):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def nodes(self, count: int) -> list[str]:
         """The names of so many servers that run."""
@@ -101,6 +103,8 @@ class Field:
         """A new empty directory; in `base` instead of beside the servers if that is given."""
         path = (base or self.root) / f"{self.root.name}-work-{next(self._numbers)}"
         path.mkdir()
+        if base is not None:
+            self._elsewhere.append(path)
         return path
 
     def environment(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,6 @@ def run_case(bench: Bench) -> Section:
     }
     ways |= {library: client(library) for library in ("libssh2", "libssh") if library in bench.peers.modules}
     found = bench.rounds(ways)
-    shutil.rmtree(spool, ignore_errors=True)
     rows = (
         compared(f"{jobs:,} x true", "/s", found, "pegasus", "libssh2", at_least(1.0)),
         compared("", "/s", found, "pegasus", "libssh", at_least(1.0)),
