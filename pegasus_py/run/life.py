@@ -29,6 +29,7 @@ from pegasus_py.run.screen import Screen
 from pegasus_py.run.startline import StartLine
 from pegasus_py.run.taker import Taker
 from pegasus_py.show.summary import Summary
+from pegasus_py.show.words import counted
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
 from pegasus_py.store.queuefile import QueueFile
@@ -152,7 +153,9 @@ class _Life:
         past = take_up(ledger, self._subnodes, time.time())
         state = new_state(settings, self._subnodes, past.collectors)
         if past.began:
-            self._screen.tell(Note(f"taking up {len(past.began)} jobs that an earlier run left open"))
+            self._screen.tell(
+                Note(f"taking up {counted(len(past.began), 'job')} that an earlier run left open")
+            )
         everywhere = {s.name: s for s in (*self._subnodes, *past.collectors)}
         rounds = ledger.last_round if settings.mode is Mode.BROADCAST else 0
         taker = Taker(self._queue, everywhere, ledger.queue_id, ledger.next_job_id, rounds)
