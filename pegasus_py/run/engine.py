@@ -314,6 +314,11 @@ class Engine:
     def _take(self, order: Take) -> Haul:
         if self._untrusted or self._unrecorded or time.monotonic() < self._storage_until:
             return Haul(view=QueueView.BLOCKED)
+        try:
+            self._stores.logs.check()
+        except StorageError as error:
+            self._storage_trouble(error)
+            return Haul(view=QueueView.BLOCKED)
         haul = self._taker.take(order)
         self._say_trouble(haul.error)
         return haul

@@ -18,6 +18,9 @@ from pegasus_py.errors import StorageError
 MAX_OPEN = 64
 """Files open at once; the one not written for longest is closed first, and opened again when needed."""
 
+ROOM = 1 << 18
+"""Bytes that must be writable again, after a write has failed, for logs to count as mended."""
+
 _Key = tuple[int, int]
 
 
@@ -30,6 +33,7 @@ class LogFiles:
         self._sizes: dict[_Key, int] = {}
         self._descriptors: OrderedDict[_Key, int] = OrderedDict()
         self._unsynced: set[_Key] = set()
+        self._failed = False
 
     def path(self, attempt: Attempt) -> Path:
         """Where the attempt's output is, or would be."""
@@ -60,6 +64,7 @@ class LogFiles:
             return
         key, path = _key(attempt), self._file(attempt)
         rest = memoryview(data)
+        failed, self._failed = self._failed, True
         with _named(path):
             descriptor = self._descriptor(key, path)
             self._unsynced.add(key)
@@ -67,6 +72,19 @@ class LogFiles:
                 written = os.pwrite(descriptor, rest, self._sizes[key])
                 self._sizes[key] += written
                 rest = rest[written:]
+        self._failed = failed
+
+    def check(self) -> None:
+        """Raise StorageError if a write has failed and there is no room yet. Costs nothing while all goes well."""
+        if not self._failed:
+            return
+        trial = self.directory / ".trial"
+        with _named(self.directory):
+            try:
+                trial.write_bytes(bytes(ROOM))
+            finally:
+                trial.unlink(missing_ok=True)
+        self._failed = False
 
     def size(self, attempt: Attempt) -> int:
         """Bytes held of an open log: where the next ones go."""

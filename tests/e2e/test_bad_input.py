@@ -161,3 +161,23 @@ def test_a_full_disk_starts_nothing_and_loses_nothing(
     run = pegasus(prefix=[*own_mounts, "sh", "-c", script, "sh"])
     assert "exit 5\n- echo one\n- echo two\nfill" in run.err and "free some space" in run.err, run
     assert run.code == 0 and run.said == ["one", "two"], "and it runs once there is room"
+
+
+def test_while_logs_cannot_be_written_nothing_new_starts(
+    here: Path, own_mounts: list[str], small_disk: str
+) -> None:
+    gate = Gate(here, "gate")
+    write(here, "- node-1\n", f"- {gate.command}; head -c 500000 /dev/zero | tr '\\0' x\n- echo second\n")
+    script = (
+        f'{small_disk} && cp {here}/*.yaml . && {{ "$@" q 2> {here}/err & }}; '
+        f"{until(f'[ -e {gate.begun} ]')}; head -c 4m /dev/zero > fill 2> /dev/null; touch {gate.open_}; "
+        f"{until(f'grep -q nothing.new.starts {here}/err')}; cat queue.yaml >&2; rm fill; wait $!"
+    )
+    run = pegasus(prefix=[*own_mounts, "sh", "-c", script, "sh"])
+    assert "- echo second\n" in run.err, "it had not started"
+    assert run.code == 0 and "second" in run.said, (here / "err").read_text()
+
+
+def until(condition: str) -> str:
+    """A shell's wait, with a bound."""
+    return f"i=0; until {condition} || [ $i -gt 400 ]; do i=$((i + 1)); sleep 0.05; done"
