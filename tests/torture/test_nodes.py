@@ -150,10 +150,15 @@ class Victim:
         (self.server.home / "job").write_text(PATIENT_JOB.format(plan=self.world.root / "plan"))
         self.net = Net(self.world)
         self.proxy = self.net["node-1"]
+        self.start()
+        waited_for(self.is_up, lambda: "a session")
 
     def start(self) -> None:
         self.controller = self.world.start("--daemon")
-        waited_for(lambda: runners(self.world), lambda: "a session")
+
+    def is_up(self) -> bool:
+        """A session is open, and the node knows it (see `since` in the node-side script)."""
+        return any((self.server.home / SPOOL).glob("*/since.*"))
 
     def add(self, number: int, filler: str = "") -> None:
         with self.world.queue.open("a") as queue:
@@ -222,7 +227,6 @@ def test_reboot_in_each_phase(
 ) -> None:
     victim = Victim(new_world)
     with victim.net:
-        victim.start()
         victim.reach(phase)
         if controller_dies:
             victim.controller.kill()
@@ -240,7 +244,6 @@ def test_reboot_in_each_phase(
 def test_a_reboot_with_retries(new_world: NewWorld) -> None:
     victim = Victim(new_world, "retries: 1, retry_on: [lost]")
     with victim.net:
-        victim.start()
         victim.reach("running")
         reboot(victim.server, spool_gone=False)
         victim.go()
