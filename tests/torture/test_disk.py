@@ -73,7 +73,7 @@ def test_full_disk_stops_starts_and_collects_results(
 ) -> None:
     disk = small_disk(6000)
     # The jobs write nothing: of output there is no room to keep.
-    plan = even_plan(sized(150, 300, 2000), 0.1, lines=0)
+    plan = even_plan(sized(120, 300, 2000), 0.1, lines=0)
     world = new_world(plan, rng, nodes=1, subnodes=4, queue_dir=disk)
     controller = world.start()
     world.wait_for_starts(20, controller)
@@ -101,7 +101,7 @@ def test_disk_that_fills_and_frees_at_random(
     world = new_world(random_plan(rng, sized(60, 300, 3000), 0.1), rng, nodes=2, subnodes=5, queue_dir=disk)
     controller = world.start()
     fills = 0
-    while fills < sized(3, 15, 400):
+    while fills < sized(2, 15, 400):
         world.wait_for_starts(world.began() + rng.randint(1, 12), controller, 5)
         fill(disk)
         fills += 1

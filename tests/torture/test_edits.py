@@ -50,7 +50,7 @@ class Model:
 
 
 def test_edits_and_appends_while_popping(new_world: NewWorld, rng: random.Random) -> None:
-    steps = sized(8, 120, 5000)
+    steps = sized(6, 60, 5000)
     everything = random_plan(rng, 100 + 25 * steps, 0.05)
     order = everything.order[:60]
     text = "".join(f"- n={n}; {CALL}\n" for n in order)

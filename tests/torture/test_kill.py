@@ -42,7 +42,7 @@ def kill_at_random(world: World, kills: int) -> int:
 
 @pytest.mark.parametrize("mode", ["q", "b"])
 def test_kill_9(new_world: NewWorld, rng: random.Random, mode: str) -> None:
-    kills = sized(4, 60 if mode == "q" else 20, 1000)
+    kills = sized(3, 60 if mode == "q" else 20, 1000)
     jobs = sized(60, 1000, 20_000) if mode == "q" else sized(12, 60, 3000)
     world = new_world(random_plan(rng, jobs), rng, nodes=3, subnodes=8 if mode == "q" else 4, mode=mode)
     done = kill_at_random(world, kills)
@@ -60,7 +60,7 @@ def test_all_signals(new_world: NewWorld, rng: random.Random) -> None:
     """TERM (finish what runs), HUP (leave it to the next run), a pause, KILL, in any order and mixture."""
     world = new_world(random_plan(rng, sized(60, 500, 10_000), 0.2), rng, nodes=2, subnodes=6)
     sent = 0
-    while sent < sized(5, 40, 800):
+    while sent < sized(4, 40, 800):
         controller = world.start()
         while controller.ended is None:
             random_moment(world, controller)

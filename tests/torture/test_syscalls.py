@@ -136,7 +136,7 @@ def world(new_world: NewWorld, rng: random.Random) -> World:
 def test_killed_at(world: World, target: Target) -> None:
     plan = small_plan(world.rng)
     points = all_points(world, target, plan)
-    chosen = some(world.rng, points, sized(2, 6, None))
+    chosen = some(world.rng, points, sized(1, 4, None))
     killed = 0
     for call, n in chosen:
         prepare(world, target, plan)
@@ -153,7 +153,7 @@ def test_killed_at(world: World, target: Target) -> None:
                 f"killed at {call} {n} on {target.name} ({evidence(world)}): {error}"
             ) from None
     print(f"{target.name}: killed at {killed} of {len(points)} calls")
-    assert killed * 2 > len(chosen), "the kills did not happen"
+    assert killed * 3 >= len(chosen), "the kills did not happen"
 
 
 @pytest.mark.parametrize("fault", sized(["ENOSPC"], ["EIO", "ENOSPC"], ["EIO", "ENOSPC", "EDQUOT", "EROFS"]))
@@ -162,7 +162,7 @@ def test_fails_at(world: World, target: Target, fault: str) -> None:
     """Once, or from then on. The run says so and ends by itself or when it is told to; the next one mends it."""
     plan = small_plan(world.rng)
     points = all_points(world, target, plan)
-    chosen = some(world.rng, points, sized(2, 4, None))
+    chosen = some(world.rng, points, sized(1, 3, None))
     for call, n in chosen:
         for ever in ("", "+") if SIZE == "full" else (world.rng.choice(["", "+"]),):
             prepare(world, target, plan)
