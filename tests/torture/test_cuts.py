@@ -88,7 +88,10 @@ def test_cuts_at_random(new_world: NewWorld, rng: random.Random, mode: str) -> N
         print(judge(world))
 
 
-@pytest.mark.parametrize("fault", ["stall", "deaf", "dumb"])
+SILENCES = ["stall", "deaf", "dumb"]
+
+
+@pytest.mark.parametrize("fault", sized(SILENCES[:1], SILENCES, SILENCES * 20))
 def test_silence_is_noticed_and_the_job_goes_on(new_world: NewWorld, fault: str) -> None:
     """A job writes all the time; its node falls silent. That is said, nothing is lost, and the job is not touched."""
     pieces = 60 if fault == "stall" else 30

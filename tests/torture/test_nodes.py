@@ -219,9 +219,17 @@ class Victim:
             self.world.finish()
 
 
-@pytest.mark.parametrize("controller_dies", [False, True], ids=["", "and-the-controller"])
-@pytest.mark.parametrize("spool_gone", [False, True], ids=["spool-kept", "spool-gone"])
-@pytest.mark.parametrize("phase", ENDS)
+CASES = [
+    pytest.param(phase, spool_gone, controller_dies, id="-".join([phase, *kept, *dies]))
+    for phase in ENDS
+    for spool_gone, kept in ((False, ["spool-kept"]), (True, ["spool-gone"]))
+    for controller_dies, dies in ((False, []), (True, ["controller-dies"]))
+]
+
+
+@pytest.mark.parametrize(
+    ("phase", "spool_gone", "controller_dies"), sized(CASES[10:12], CASES[::3], CASES * 50)
+)
 def test_reboot_in_each_phase(
     new_world: NewWorld, phase: str, spool_gone: bool, controller_dies: bool
 ) -> None:
