@@ -243,7 +243,7 @@ class NodeSession:
         follow = Follow(self._connection.host, self._follow_place.release)
         self._follow = follow
         try:
-            await self._open(follow.channel, "aux")
+            await self._open(follow.channel, "aux", self._close_idle)
             follow.channel.pass_on(sink)
             taken = Question[bool](self._connection.host, lambda words, body: _only("follow", words, True))
             follow.channel.request(request("follow", self._name(attempt_id), offset), taken)
@@ -287,8 +287,8 @@ class NodeSession:
 
     # --- within -------------------------------------------------------------------------------------------------
 
-    async def _open(self, channel: Channel, role: str) -> None:
-        """Open a channel; a server that has none free for now is asked again a few times."""
+    async def _open(self, channel: Channel, role: str, make_room: Callable[[], None] = lambda: None) -> None:
+        """Open a channel; a server that has none free for now is asked again a few times, after `make_room`."""
         token = secrets.token_hex(4)
         data = greeting(role, self._queue_id, self._epoch, token, self.subnode)
         pause = 0.05
@@ -299,6 +299,7 @@ class NodeSession:
             except NodeError as error:
                 if last or not error.transient or self._connection.lost.done() or channel.was_open:
                     raise
+            make_room()
             await asyncio.sleep(pause)
             pause *= 2
 
@@ -329,12 +330,21 @@ class NodeSession:
         async with self._aux_opening:
             if self._aux is None or not self._aux.is_open:
                 aux = Channel(self._connection.host, _nothing)
-                await self._open(aux, "aux")
+                await self._open(aux, "aux", self._close_follow)
                 if self._finished:
                     aux.close()
                     raise NodeError(self._connection.host, "the session is closed")
                 self._aux = aux
             return self._aux
+
+    def _close_follow(self) -> None:
+        """Questions come before live output; what is missing of that can be read when the job has ended."""
+        if self._follow is not None:
+            self._follow.close()
+
+    def _close_idle(self) -> None:
+        if self._aux is not None and self._aux.current is None:
+            self._aux.close()
 
     async def _within(self, waiting: Awaitable[T], seconds: float) -> T:
         try:
@@ -404,6 +414,11 @@ class Follow:
     def __init__(self, host: str, on_closed: Callable[[], None]) -> None:
         self.channel = Channel(host, lambda reason: self.close())
         self._on_closed: Callable[[], None] | None = on_closed
+
+    @property
+    def is_open(self) -> bool:
+        """More may come. It may also be closed by the session, when the server has too few channels for all."""
+        return self.channel.is_open
 
     def pause(self) -> None:
         """Read no more for now; the job is not held up, its output is a file."""

@@ -126,7 +126,7 @@ class Tap:
             await self._opening
         if self._follow is not None:
             with contextlib.suppress(TimeoutError):
-                while self._held < size:
+                while self._held < size and self._follow.is_open:
                     self._progress.clear()
                     async with asyncio.timeout(STALL):
                         await self._progress.wait()
