@@ -66,13 +66,17 @@ LEAVE_AFTER = 15.0
 """How long a "stop now" waits for unreachable nodes, in seconds, before it leaves their jobs to the next run."""
 
 
-def step(state: State, fact: Fact, now: float) -> list[Order]:
-    """Take in one fact; return what is to be done, in order."""
+def step(state: State, fact: Fact, now: float, *, more: bool = False) -> list[Order]:
+    """Take in one fact; return what is to be done, in order.
+
+    `more`: another fact follows at once. Who gets what is decided after the last, for all seats that are free by then.
+    """
     orders: list[Order] = []
     if state.outcome is None:
         _HANDLERS[type(fact)](state, fact, now, orders)
-        assign(state, now, orders)
-        finish_if_over(state, orders)
+        if not more:
+            assign(state, now, orders)
+            finish_if_over(state, orders)
     return orders
 
 

@@ -226,12 +226,12 @@ class Engine:
         stopping = False
         done: list[Callable[[], None]] = []
         if (wake := self.state.next_wake) is not None and wake <= now:
-            orders += step(self.state, Tick(), now)
+            orders += step(self.state, Tick(), now, more=bool(self._facts))
         while self._facts:
             wish = self._facts.popleft()
             orders = self._meant_for(wish.fact, orders)
             before = self.state.stop
-            orders += step(self.state, wish.fact, now)
+            orders += step(self.state, wish.fact, now, more=bool(self._facts))
             if isinstance(wish.fact, CancelAsked):
                 self._announce_cancel(wish.fact)
             stopping |= self.state.stop is not before
