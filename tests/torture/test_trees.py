@@ -18,14 +18,16 @@ from tests.torture.net import waited_for
 from tests.torture.plan import Plan
 from tests.torture.world import Controller, World
 
-KINDS = sized(list(ZOO)[::4], list(ZOO), list(ZOO) * 20)
+
+def some(first: int) -> list[str]:
+    """Kinds of trees: one in six, one in two, or all many times."""
+    return sized(list(ZOO)[first::6], list(ZOO)[first::2], list(ZOO) * 20)
 
 
 class Zoo:
     """A world whose queue has jobs of each kind; their sleepers are a program of the world's own, to be found again."""
 
-    def __init__(self, new_world: NewWorld, options: str = "", kinds: list[str] | None = None) -> None:
-        kinds = KINDS if kinds is None else kinds
+    def __init__(self, new_world: NewWorld, kinds: list[str], options: str = "") -> None:
         self.count = len(kinds)
         # Two sessions are one fewer than a job that says something and is to be ended would like to have.
         self.world: World = new_world(
@@ -82,7 +84,7 @@ class Zoo:
 
 @pytest.mark.timeout(300)
 def test_cancel(new_world: NewWorld) -> None:
-    zoo = Zoo(new_world)
+    zoo = Zoo(new_world, sized(some(0), list(ZOO), some(0)))
     controller = zoo.world.start("--grace", "1s")
     while controller.ended is None and zoo.world.began() < zoo.count:
         before = zoo.world.began()
@@ -98,7 +100,7 @@ def test_cancel(new_world: NewWorld) -> None:
 
 @pytest.mark.timeout(300)
 def test_timeout(new_world: NewWorld) -> None:
-    zoo = Zoo(new_world, "timeout: 1s")
+    zoo = Zoo(new_world, some(0), "timeout: 1s")
     controller = zoo.world.start("--grace", "1s")
     assert controller.wait() == 1, controller.text
     zoo.check("timed-out")
@@ -106,7 +108,7 @@ def test_timeout(new_world: NewWorld) -> None:
 
 @pytest.mark.timeout(300)
 def test_stop_now(new_world: NewWorld) -> None:
-    zoo = Zoo(new_world)
+    zoo = Zoo(new_world, some(1))
     while (before := zoo.world.began()) < zoo.count:
         controller = zoo.world.start("--grace", "1s")
         zoo.wait_for_jobs(controller, before)
@@ -120,7 +122,7 @@ def test_stop_now(new_world: NewWorld) -> None:
 
 def test_a_cancel_command_reaches_what_signals_do_not(new_world: NewWorld) -> None:
     """A process without our variable and outside the group: a container, say."""
-    zoo = Zoo(new_world, kinds=[])
+    zoo = Zoo(new_world, [])
     pid_file = zoo.world.root / "pid"
     escaped = f"env -i setsid sh -c 'echo $$ >{pid_file}; exec {zoo.sleep} 600' & {zoo.sleep} 601"
     zoo.world.queue.write_text(
