@@ -196,10 +196,16 @@ class _Life:
         control.start()
         try:
             outcome = await engine.run()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, StorageError):
+                # One directory may be that of many sub-nodes, and of nodes that share a home. The ledger also knows
+                # what was recorded too late to be sent.
+                for_good = not stores.ledger.open_attempts()
                 async with asyncio.timeout(LEAVE_WITHIN):
                     await asyncio.gather(
-                        *(link.leave(state.seats[name].ghosts) for name, link in engine.links.items())
+                        *(
+                            link.leave(state.seats[name].ghosts, for_good=for_good)
+                            for name, link in engine.links.items()
+                        )
                     )
             return outcome
         finally:

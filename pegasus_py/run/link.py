@@ -185,10 +185,12 @@ class Link:
         if connection is not None:
             await connection.close()
 
-    async def leave(self, unsettled: Container[str] = ()) -> None:
+    async def leave(self, unsettled: Container[str] = (), *, for_good: bool = True) -> None:
         """Clear what is ended and take our directory away, as far as the node lets us in the time of one question.
 
-        What is still in question there (`unsettled` attempt ids) stays for the next run.
+        What is still in question there (`unsettled` attempt ids) stays for the next run. So does the directory, unless
+        `for_good`: while an attempt is open, even if it was never sent, that it has no trace there proves something
+        only as long as the directory is the one that it was meant for.
         """
         session = self._session
         if session is None:
@@ -201,7 +203,8 @@ class Link:
                 self._to_clear += [a for a in self._at_last if a.id not in unsettled]
                 self._at_last = []
                 await self._clear(session)
-                await session.bye()
+                if for_good:
+                    await session.bye()
 
     # --- orders --------------------------------------------------------------------------------------------
 

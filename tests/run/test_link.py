@@ -174,6 +174,17 @@ async def test_what_may_still_run_keeps_its_marker_when_the_run_leaves(
         assert stage.cleared == [attempt(2).id]
 
 
+async def test_the_spool_stays_while_an_attempt_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.clear(attempt(2), keep=True)
+        await stage.link.leave(for_good=False)
+        assert session.said == [("clear", [attempt(2).id])]
+
+
 async def test_a_missing_marker_proves_nothing_once_the_node_was_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

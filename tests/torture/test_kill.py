@@ -51,9 +51,9 @@ def test_kill_9(new_world: NewWorld, rng: random.Random, mode: str) -> None:
 
 
 def pause(world: World, controller: Controller) -> None:
-    controller.signal(signal.SIGSTOP)
+    controller.process.send_signal(signal.SIGSTOP)
     time.sleep(world.rng.uniform(0, 1.5))
-    controller.signal(signal.SIGCONT)
+    controller.process.send_signal(signal.SIGCONT)
 
 
 def test_all_signals(new_world: NewWorld, rng: random.Random) -> None:
@@ -79,7 +79,7 @@ def test_all_signals(new_world: NewWorld, rng: random.Random) -> None:
                     time.sleep(rng.uniform(0, 0.3))
                     controller.kill()
                 case "KILL in a pause":
-                    controller.signal(signal.SIGSTOP)
+                    controller.process.send_signal(signal.SIGSTOP)
                     controller.kill()
                 case _:
                     controller.kill()
