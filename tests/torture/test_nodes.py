@@ -59,7 +59,7 @@ def test_sshd_and_sessions_die(new_world: NewWorld, rng: random.Random) -> None:
     """With as few sessions and logins as a server may be set to, jobs neither fail nor are lost."""
     tight = {"MaxSessions": "2", "MaxStartups": "2:50:5"}
     world = new_world(
-        random_plan(rng, sized(40, 400, 20_000), 0.5), rng, nodes=3, subnodes=7, server_options=tight
+        random_plan(rng, sized(40, 300, 20_000), 0.5), rng, nodes=3, subnodes=7, server_options=tight
     )
 
     def act() -> None:

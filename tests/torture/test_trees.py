@@ -86,12 +86,13 @@ class Zoo:
 def test_cancel(new_world: NewWorld) -> None:
     zoo = Zoo(new_world, sized(some(0), list(ZOO), some(0)))
     controller = zoo.world.start("--grace", "1s")
+    ended = 0
     while controller.ended is None and zoo.world.began() < zoo.count:
-        before = zoo.world.began()
-        zoo.wait_for_jobs(controller, before)
+        zoo.wait_for_jobs(controller, ended)
         told = zoo.world.pegasus("cancel", "--all")
         assert told.returncode == 0, told.stderr
         assert "processes" not in told.stdout, told.stdout
+        ended += len(told.stdout.splitlines())
     while controller.ended is None:
         zoo.world.pegasus("cancel", "--all")
     assert controller.wait() == 1, controller.text
