@@ -14,15 +14,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _dispatch(words)
+        sys.stdout.flush()
     except PegasusError as error:
         print(f"pegasus: {error}", file=sys.stderr)
         code = int(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = int(ExitCode.OK)
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:
+        code = _of_system(error)
     except Exception:  # noqa: BLE001 -- the last line of defence: a bug is said to be one
         import traceback
 
@@ -30,6 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("pegasus: this is a bug in Pegasus; nothing that was recorded is lost", file=sys.stderr)
         code = int(ExitCode.INTERNAL)
     sys.exit(code)
+
+
+def _of_system(error: OSError) -> int:
+    """What the system refused, and no place nearer to it could explain: mostly what we print is not taken."""
+    # What is still in the buffer must not be met again when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone; there is nobody to tell.
+        return int(ExitCode.OK)
+    print(f"pegasus: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+    return int(ExitCode.STORAGE)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -41,4 +51,8 @@ def _dispatch(words: list[str]) -> int:
             return int(ExitCode.OK)
     from pegasus_py.cli.app import app
 
-    return int(app(args=words, prog_name="pegasus", standalone_mode=True) or 0)
+    try:
+        app(args=words, prog_name="pegasus", standalone_mode=True)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return int(ExitCode.OK)
