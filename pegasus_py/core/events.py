@@ -61,9 +61,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class QueueBad:
-    """The queue file cannot be understood; `error` is a line with file, line, column. Said once per fault."""
+    """The queue file cannot be understood; `error` is a line with file, line, column. Said once per fault.
+
+    `storage`: it is not its text that is wrong, the file cannot be read or written.
+    """
 
     error: str
+    storage: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -490,7 +490,7 @@ class Engine:
                 self._tell(Note(f"{error}; waiting"))
             else:
                 self._is_bad = True
-                self._tell(QueueBad(str(error)))
+                self._tell(QueueBad(str(error), storage=isinstance(error, StorageError)))
 
     def _storage_trouble(self, error: PegasusError) -> None:
         self._storage_until = time.monotonic() + STORAGE_RETRY

@@ -251,7 +251,7 @@ def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | Non
     if summary.failed or outcome is Outcome.ABORTED or missed:
         return ExitCode.JOBS_FAILED
     if summary.queue_error:
-        return ExitCode.BAD_INPUT
+        return ExitCode.STORAGE if summary.storage_failed else ExitCode.BAD_INPUT
     waiting = state.waiting or len(state.ready)
     if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or waiting):
         return ExitCode.STOPPED

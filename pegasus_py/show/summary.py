@@ -67,6 +67,8 @@ class Summary:
         self.unreachable: dict[str, str] = {}
         self.set_aside: dict[str, str] = {}
         self.queue_error = ""
+        self.storage_failed = False
+        """What `queue_error` says is the disk's fault, not the text's."""
         self.retried = 0
         self.open = 0
         self._most = most
@@ -89,7 +91,7 @@ class Summary:
             case NodeSetAside():
                 self.set_aside[event.subnode.name] = event.reason
             case QueueBad():
-                self.queue_error = event.error
+                self.queue_error, self.storage_failed = event.error, event.storage
             case QueueMended():
                 self.queue_error = ""
 
