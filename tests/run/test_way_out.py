@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import procs
 from tests.support.procs import wait_until
 
 MAIN = "from pegasus_py.cli.main import main; main()"
@@ -87,6 +88,8 @@ def test_a_command_in_the_ssh_configuration_that_hangs(
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
+    # That command was the user's own, and is left to him.
+    procs.kill(procs.carriers(f"PEGASUS_TEST_MARK={os.environ['PEGASUS_TEST_MARK']}"))
     assert (workdir / "queue.yaml").read_text() == "- true\n"
 
 
