@@ -11,7 +11,7 @@ from pegasus_py.show.console import Console
 from pegasus_py.show.stdio import make_console
 from pegasus_py.show.summary import Summary
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds without a byte taken after which nobody seems to read: a paused terminal, a pipe to a sleeping program."""
 
 

@@ -19,6 +19,9 @@ PIECE = 64 * 1024
 MOST = 64 * 1024 * 1024
 """Bytes that wait at most; what comes when they do is left out, and it is said how much."""
 
+AT_ONCE = 1024 * 1024
+"""Bytes that are joined for one write, about."""
+
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 """Nobody reads any more: no reason for a message."""
 
@@ -87,14 +90,21 @@ class Outlet:
                     self._change.wait()
                 if not self._parts:
                     break
-                parts = list(self._parts)
-                self._parts.clear()
+                parts = self._some()
             for stream, data in _joined(parts):
                 self._write(stream, data)
                 with self._change:
                     self.backlog -= len(data)
         if self._dropped:
             self._write(1, _left_out(self._dropped))
+
+    def _some(self) -> list[tuple[int, bytes]]:
+        """The next parts, not all at once: joining them takes their size in memory again."""
+        parts, size = [], 0
+        while self._parts and size < AT_ONCE:
+            parts.append(self._parts.popleft())
+            size += len(parts[-1][1])
+        return parts
 
     def _write(self, stream: int, data: bytes) -> None:
         target = self._streams[stream]
