@@ -16,13 +16,15 @@ Params = tuple[tuple[str, str], ...]
 
 
 class JobState(StrEnum):
-    """A job's life. The first three are open; the others are ends and never change again (except by `retry`)."""
+    """A job's life. The first four are open; the others are ends and never change again (except by `retry`)."""
 
     QUEUED = "queued"
     """Known to the ledger and waiting for a sub-node (a retry, say); what is in queue.yaml is not a job yet."""
     STARTING = "starting"
     """Recorded as about to start; whether the node has started it is not known yet."""
     RUNNING = "running"
+    UNREACHABLE = "unreachable"
+    """Started, or about to be, on a node that cannot be reached now; what became of it is asked when it is back."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -32,9 +34,10 @@ class JobState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        return self not in (JobState.QUEUED, JobState.STARTING, JobState.RUNNING)
+        return self not in _OPEN
 
 
+_OPEN = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.UNREACHABLE)
 RETRYABLE = (JobState.LOST, JobState.FAILED, JobState.TIMED_OUT)
 
 

@@ -8,6 +8,7 @@ disk further facts gather for the next turn, so commits group themselves under l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -132,6 +133,7 @@ class Engine:
         self._is_bad = False
         """Subscribers were told that the queue is bad."""
         self._untrusted = ""
+        self._reach: dict[int, JobState] = {}
         self._frozen = False
         self._storage_until = 0.0
         self._fatal: BaseException | None = None
@@ -235,16 +237,33 @@ class Engine:
             if isinstance(wish.fact, CancelAsked):
                 self._announce_cancel(wish.fact)
             stopping |= self.state.stop is not before
+            self._note_reach(wish.fact)
             if wish.done is not None:
                 done.append(wish.done)
         while orders:
             orders = await self._perform(orders)
+        await self._record_reach()
         if stopping:
             await self._freeze()
             if self.state.stop is not StopLevel.LEAVE:
                 self._tell(Stopping(len(self.state.seat_of), now=self.state.stop is StopLevel.NOW))
         for callback in done:
             callback()
+
+    def _note_reach(self, fact: Fact) -> None:
+        """Jobs whose node comes or goes: for `pegasus status`, nothing depends on it."""
+        if isinstance(fact, Closed | Opened):
+            state = JobState.UNREACHABLE if isinstance(fact, Closed) else JobState.STARTING
+            for live in self.state.seats[fact.seat].live.values():
+                self._reach[live.attempt.job.id] = state
+
+    async def _record_reach(self) -> None:
+        if self._reach:
+            live = {each.attempt.job.id for each in self.state.lives()}
+            moved = [ledger_batch.Moved(job, state) for job, state in self._reach.items() if job in live]
+            self._reach = {}
+            with contextlib.suppress(StorageError):
+                await self._commit(Batch(moved=moved))
 
     async def _record_again(self) -> None:
         """In a commit of their own: an attempt's end must be recorded before its job's next beginning."""

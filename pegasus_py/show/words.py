@@ -64,6 +64,7 @@ _VERBS = {
     JobState.QUEUED: "is queued again",
     JobState.STARTING: "is starting",
     JobState.RUNNING: "is running",
+    JobState.UNREACHABLE: "cannot be reached",
     JobState.SUCCEEDED: "succeeded",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "was cancelled",

@@ -217,3 +217,26 @@ async def test_a_queue_that_was_mended_in_a_locked_editor_is_mended(tmp_path: Pa
         first = await run.start(1)
         run.engine.fact(Exited(first.id, 0))
     assert len([e for e in run.events if isinstance(e, QueueMended)]) == 1
+
+
+async def test_the_ledger_says_which_jobs_cannot_be_reached(tmp_path: Path) -> None:
+    """1. A job runs. 2. Its node goes. 3. It comes back. 4. The job ends while the node goes once more."""
+    run = Run(tmp_path, "- true\n")
+
+    def state() -> JobState:
+        return run.ledger.jobs()[0].state
+
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.engine.fact(Closed(NODE.name))
+        await until(lambda: state() is JobState.UNREACHABLE)
+        assert len(run.ledger.open_attempts()) == 1 and not state().is_end
+        run.engine.fact(Opened(NODE.name))
+        await until(lambda: state() is JobState.STARTING)
+        run.engine.fact(Exited(first.id, 0))
+        run.engine.fact(Closed(NODE.name))
+        await until(lambda: state().is_end)
+        assert state() is JobState.SUCCEEDED
+        run.engine.fact(Opened(NODE.name))
+    assert run.engine.state.outcome is Outcome.DONE
