@@ -52,6 +52,7 @@ class Request:
     connector: Connector | None = None
 
 
+_NOT_ALL = "a node cannot be reached and --require-all was given: the rest stays in the queue"
 _SAY = {
     Outcome.ABORTED: "a command failed and --error-aborts was given: the rest stays in the queue",
     Outcome.NO_NODES: "no node can be reached: the rest stays in the queue",
@@ -226,7 +227,9 @@ class _Life:
         summary.open = len(state.seat_of)
         left = _left(self._queue)
         summary.not_started = left
-        if outcome in _SAY:
+        if outcome is Outcome.NO_NODES and state.ever_up and state.settings.require_all and not state.started:
+            self._screen.tell(Note(_NOT_ALL, warning=True))
+        elif outcome in _SAY:
             self._screen.tell(Note(_SAY[outcome], warning=True))
         code = ExitCode.STORAGE if storage_failed else _exit_code(summary, state, outcome, left)
         if self._request.json:

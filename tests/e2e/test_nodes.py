@@ -202,6 +202,7 @@ def test_require_all_stops_before_the_first_pop(here: Path, verb: str) -> None:
     write(here, "- node-1\n- nowhere.invalid\n", "- echo one\n")
     run = pegasus(verb, "--require-all")
     assert run.code == 3 and "nowhere.invalid" in run.err and run.out == "", run
+    assert "--require-all was given" in run.err and "no node can be reached" not in run.err, run
     assert (here / "queue.yaml").read_text() == "- echo one\n" and not (here / "consumed.yaml").exists()
 
     write(here, "- node-1\n- node-2\n", None)
