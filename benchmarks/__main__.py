@@ -46,6 +46,7 @@ def main() -> int:
     # However this ends, the servers go.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Field() as field:
+        about |= field.about()
         bench = Bench(field, peers, options.smoke, 1 if options.smoke else options.rounds)
         for name in options.case or CASES:
             print(f"{name} ...", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -16,13 +17,20 @@ from tests.support.proxy import Proxy
 from tests.support.sshd import SshFarm
 
 ROOT = Path(__file__).resolve().parent.parent
+RAM = Path("/dev/shm")
+ROOM = 4 << 30
+"""Bytes that must be free in memory for the nodes to live there."""
 
 
 class Field:
-    """Real sshd, started on first use, all gone at the end. Logins there start `sh` with an empty home."""
+    """Real sshd, started on first use, all gone at the end. Logins there start `sh` with an empty home.
+
+    Servers and homes are in memory if there is room, for nodes do not share the controller's disk; queues are on disk.
+    """
 
     def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="pegbench-"))
+        self.root = Path(tempfile.mkdtemp(prefix="pegbench-", dir=_for_nodes()))
+        self._disk = Path(tempfile.mkdtemp(prefix="pegbench-", dir=_for_queues()))
         self.home = self.root / "home"
         self.farm = SshFarm(self.root, 0)
         self._numbers = itertools.count(1)
@@ -38,7 +46,7 @@ class Field:
         for proxy in self._proxies:
             proxy.__exit__(None, None, None)
         self.farm.stop()
-        for directory in (*self._elsewhere, self.root):
+        for directory in (*self._elsewhere, self._disk, self.root):
             shutil.rmtree(directory, ignore_errors=True)
 
     def nodes(self, count: int) -> list[str]:
@@ -100,12 +108,21 @@ class Field:
             subprocess.run(["ssh", "-F", config, "-O", "exit", name], capture_output=True, timeout=30)
 
     def directory(self, base: Path | None = None) -> Path:
-        """A new empty directory; in `base` instead of beside the servers if that is given."""
-        path = (base or self.root) / f"{self.root.name}-work-{next(self._numbers)}"
+        """A new empty directory on disk; in `base` instead if that is given."""
+        path = (base or self._disk) / f"{self.root.name}-work-{next(self._numbers)}"
         path.mkdir()
         if base is not None:
             self._elsewhere.append(path)
         return path
+
+    @property
+    def disk(self) -> Path:
+        """A directory on the disk that holds the queues."""
+        return self._disk
+
+    def about(self) -> dict[str, str]:
+        """What the directories are on, for the head of the table."""
+        return {"queues on": _kind(self._disk), "nodes' homes on": _kind(self.root)}
 
     def environment(self) -> dict[str, str]:
         """For a Pegasus that reaches the nodes by their names."""
@@ -116,6 +133,31 @@ class Field:
             "PEGASUS_SSH_CONFIG": str(self.config),
             "LC_ALL": "C.UTF-8",
         }
+
+
+def _for_nodes() -> Path | None:
+    try:
+        found = os.statvfs(RAM)
+    except OSError:
+        return None
+    return RAM if found.f_bavail * found.f_frsize >= ROOM and os.access(RAM, os.W_OK) else None
+
+
+def _for_queues() -> Path:
+    usual = Path(tempfile.gettempdir())
+    return Path("/var/tmp") if _kind(usual) == "tmpfs" else usual
+
+
+def _kind(path: Path) -> str:
+    """The type of the file system that `path` is on."""
+    best, kind = "", "unknown"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/mounts").read_text().splitlines():
+            _, mount, name, *_ = line.split(" ")
+            inside = mount == "/" or path == Path(mount) or Path(mount) in path.parents
+            if inside and len(mount) >= len(best):
+                best, kind = mount, name
+    return kind
 
 
 def pegasus(*arguments: str) -> list[str]:

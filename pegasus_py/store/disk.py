@@ -16,6 +16,8 @@ from pegasus_py.errors import StorageError
 write = os.write
 pwrite = os.pwrite
 fsync = os.fsync
+fdatasync = os.fdatasync if hasattr(os, "fdatasync") else os.fsync
+"""Flushes what was written into a file, and its size, but not its times: in place that spares a journal commit."""
 ftruncate = os.ftruncate
 rename = os.rename
 unlink = os.unlink

@@ -121,7 +121,7 @@ class QueueFile:
         try:
             with disk.storage(self.path, "flush"):
                 for fd in dirty.values():
-                    disk.fsync(fd)
+                    disk.fdatasync(fd)
                 if new_names:
                     disk.sync_directory(self.real.parent)
         finally:

@@ -298,7 +298,7 @@ def test_a_full_disk_at_a_rewrite_is_found_before_anything_is_recorded(
 def test_a_failed_flush_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.path.write_text("- a\n")
     engine.pop()
-    Disk(monkeypatch, "fsync", 1, errno.EIO)
+    Disk(monkeypatch, "fdatasync", 1, errno.EIO)
     with pytest.raises(StorageError, match="cannot flush"):
         engine.queue.sync()
 
