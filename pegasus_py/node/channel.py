@@ -62,6 +62,7 @@ class Channel:
         self.hello: list[str] = []
         self._on_closed = on_closed
         self._on_raw: Callable[[bytes], None] | None = None
+        self._raws: list[bytes] = []
         self._waiting: deque[tuple[bytes, Answer]] = deque()
         self._reader = FrameReader(self._frame, self._raw)
         self._stream: Stream | None = None
@@ -145,6 +146,7 @@ class Channel:
     def _broken(self, reason: str) -> None:
         if not self.is_open:
             return
+        self._hand_on()
         self.is_open = False
         if self._stream is not None:
             self._stream.close()
@@ -192,8 +194,15 @@ class Channel:
             self._write(data)
 
     def _raw(self, data: bytes) -> None:
-        if self._on_raw is not None:
-            self._on_raw(data)
+        # A read from the socket brings many packets: handled together they cost a fraction.
+        if not self._raws:
+            asyncio.get_running_loop().call_soon(self._hand_on)
+        self._raws.append(data)
+
+    def _hand_on(self) -> None:
+        raws, self._raws = self._raws, []
+        if raws and self._on_raw is not None:
+            self._on_raw(b"".join(raws))
 
     def _write(self, data: bytes) -> None:
         if self._stream is not None:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,17 @@ from pegasus_py.errors import NodeError
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
 from pegasus_py.node.shell import BOOTSTRAP, Receiver, Stream
 
-WINDOW = 16 * 1024 * 1024
-"""Bytes a node may send ahead: 2 MiB, the default, would cap a path of 50 ms at 20 MB/s."""
+WINDOW = 2 * 1024 * 1024
+LARGEST_WINDOW = 16 * 1024 * 1024
+FULL_SPEED = 320_000_000
+"""Bytes a node may send ahead: a round trip's worth at this many bytes a second, within these bounds.
+
+2 MiB alone would cap a path of 50 ms at 20 MB/s. But sshd keeps a window's worth of output in a buffer that it grows
+by copying, which costs it more than a second of CPU for 16 MiB.
+"""
+
+LARGEST_PACKET = 128 * 1024
+"""Bytes of output in one SSH packet at most: 32 KiB, the default, costs more for each byte."""
 
 OPEN_TIMEOUT = 15.0
 """Seconds that opening a channel may take."""
@@ -48,6 +58,7 @@ class Link(asyncssh.SSHClient):
         self._connection: asyncssh.SSHClientConnection | None = None
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._new_key: tuple[str, str] | None = None
+        self._round_trip = 0.0
         self._afterwards: asyncio.Task[None] | None = None
         self._closing = False
         self.authenticated = False
@@ -147,13 +158,15 @@ class Link(asyncssh.SSHClient):
         if self._lost.done():
             raise NodeError(self._host, self._lost.result())
         channel = Channel(receiver)
+        began = time.monotonic()
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 await self.connection.create_session(
                     lambda: channel,
                     BOOTSTRAP,
                     encoding=None,
-                    window=WINDOW,
+                    max_pktsize=LARGEST_PACKET,
+                    window=min(max(WINDOW, int(self._round_trip * FULL_SPEED)), LARGEST_WINDOW),
                     request_pty=False,
                     x11_forwarding=False,
                 )
@@ -164,6 +177,8 @@ class Link(asyncssh.SSHClient):
         except (asyncssh.Error, OSError) as error:
             what = _reason_of(error)
         else:
+            # Opened, then started: two questions and their answers.
+            self._round_trip = (time.monotonic() - began) / 2
             return channel
         channel.abandon()
         # A channel fails first when its connection does; the connection knows better why.

@@ -197,7 +197,9 @@ class Console:
         room = self._room(OUT, name)
         if room is not None:
             block = _wrapped(block, room)
-        self._put(OUT, prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+        # The last newline gets a prefix too much; a view of what is before it spares copies of megabytes.
+        lines = memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
+        self._put(OUT, b"".join((prefix, lines)))
 
     def _say(self, text: str, name: str = "", colour: int | None = None, *, cut: bool = False) -> None:
         """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""

@@ -131,12 +131,16 @@ class Outlet:
 
 
 def _joined(parts: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Neighbours for the same stream as one, but for those so large that copying them costs more than a write."""
     groups: list[tuple[int, list[bytes]]] = []
+    size = 0
     for stream, data in parts:
-        if groups and groups[-1][0] == stream:
+        if groups and groups[-1][0] == stream and size + len(data) <= PIECE:
             groups[-1][1].append(data)
+            size += len(data)
         else:
             groups.append((stream, [data]))
+            size = len(data)
     return [(stream, group[0] if len(group) == 1 else b"".join(group)) for stream, group in groups]
 
 
