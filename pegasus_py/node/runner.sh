@@ -14,13 +14,14 @@
 # bash forks less than others need to (its job control works without a terminal).
 if [ -z "${BASH_VERSION-}" ] && [ -z "${PEGASUS_PLAIN_SH-}" ] && command -v bash >/dev/null 2>&1; then
     # shellcheck disable=SC2154
-    PEGASUS_RUNNER=$s
-    export PEGASUS_RUNNER
+    PEGASUS_RUNNER=$s PEGASUS_UMASK=$(umask)
+    export PEGASUS_RUNNER PEGASUS_UMASK
     # --posix keeps bash from reading $BASH_ENV.
     exec bash --posix --norc --noprofile -c 'eval "$PEGASUS_RUNNER"' pegasus
 fi
-unset PEGASUS_RUNNER s c
-login_umask=$(umask)
+# A fork is dearer there, so what needs one is asked before.
+login_umask=${PEGASUS_UMASK:-$(umask)}
+unset PEGASUS_RUNNER PEGASUS_UMASK s c
 umask 077
 set -Cf
 # A dead connection must not end the runner before it has written down how its job ended.
@@ -268,7 +269,7 @@ become() {
         [ -z "${login_lc_all+set}" ] || LC_ALL=$login_lc_all
         trap - HUP PIPE
         # shellcheck disable=SC2086
-        exec $leader "$sh" "$dir/$1.sh"
+        exec $leader /bin/sh "$dir/$1.sh"
     } </dev/null >>"$dir/$1.out" 2>&1
     give_up "$1" "its output file cannot be made: $(why)"
 }
@@ -554,6 +555,8 @@ open_spool() {
     esac
     dir=$base/$queue
     tries=0
+    # An earlier session of this run has seen to it.
+    if [ -d "$dir" ] && [ ! -h "$dir" ] && [ -O "$dir" ] && [ -e "$dir/epoch.$epoch" ]; then return; fi
     while :; do
         made=$(mkdir -p -- "$base" 2>&1) && made=$(mkdir -- "$dir" 2>&1)
         [ ! -h "$dir" ] || refuse_hello "wrong $dir is a symbolic link: remove it"
@@ -606,8 +609,6 @@ pegasus() {
     read -r machine </proc/sys/kernel/hostname || machine=$(uname -n)
     { [ -n "$boot" ] && stat_of $$; } || refuse_hello "wrong there is no /proc as Linux has it"
     runner_start=$st_start
-    # Looked up once.
-    sh=$(command -v sh)
     leader='' group=yes
     if [ -z "$bash" ]; then
         leader=$(command -v setsid) || leader='' group=no
@@ -666,6 +667,6 @@ pegasus() {
         [ -z "$unsaved" ] || sleep 1
         tries=$((tries + 1))
     done
-    rm -f -- "$ctl"
+    [ "$role" != control ] || rm -f -- "$ctl"
     exit 0
 }

@@ -28,6 +28,9 @@ CONFIG_VARIABLE = "PEGASUS_SSH_CONFIG"
 RESOLVE_TIMEOUT = 30.0
 """Seconds for reading the configuration, `Match exec` commands included."""
 
+RESOLVED_FOR = 5.0
+"""Seconds for which what the configuration said of a node holds, for other connections to the same one."""
+
 MAX_JUMPS = 8
 
 
@@ -47,8 +50,8 @@ class SshConnector:
         accept_new: bool = False,
         connect_timeout: float = 10.0,
         login_timeout: float = 30.0,
-        keepalive_interval: float = 5.0,
-        keepalive_count: int = 3,
+        keepalive_interval: float = 8.0,
+        keepalive_count: int = 2,
         config: Path | None = None,
     ) -> None:
         self._accept_new = accept_new
@@ -60,6 +63,7 @@ class SshConnector:
         self._config = config or (Path(named) if named else None)
         self._gates = Gates()
         self._pins: dict[str, KnownKey] = {}
+        self._routes: dict[tuple[str, bool], tuple[float, asyncio.Task[Route]]] = {}
         self._jumps = JumpHosts(self._open_hop)
 
     async def connect(self, subnode: SubNode) -> Connection:
@@ -94,15 +98,29 @@ class SshConnector:
         raise NodeError(jumps[-1], what, transient=False)
 
     async def _resolve(self, written: str, name: str, *, hop: bool = False) -> Route:
+        """Ask the configuration; sub-nodes of one node that connect together ask once."""
+        loop = asyncio.get_running_loop()
+        key = (written, hop)
+        until, asking = self._routes.get(key, (0.0, None))
+        if asking is None or loop.time() > until:
+            asking = loop.create_task(self._look_up(written, hop=hop))
+            # Those who wait get the error; if they have all given up, nobody needs it.
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._routes[key] = (loop.time() + RESOLVED_FOR, asking)
+        try:
+            return await asyncio.shield(asking)
+        except NodeError as error:
+            self._routes.pop(key, None)
+            raise NodeError(name, error.what, transient=error.transient) from error
+
+    async def _look_up(self, written: str, *, hop: bool) -> Route:
         try:
             files = sshconfig.config_files(self._config)
             async with asyncio.timeout(RESOLVE_TIMEOUT):
                 return await asyncio.to_thread(sshconfig.resolve, written, files, hop=hop, pins=self._pins)
         except TimeoutError:
             what = f"the ssh configuration took longer than {RESOLVE_TIMEOUT:g} s (a command of Match exec?)"
-            raise NodeError(name, what) from None
-        except NodeError as error:
-            raise NodeError(name, error.what, transient=error.transient) from error
+            raise NodeError(written, what) from None
 
     async def _log_in(self, route: Route, name: str, jump: Jump | None) -> Link:
         """Connect and log in; try again, with pauses, while the server hangs up before the handshake."""

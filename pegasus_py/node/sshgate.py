@@ -28,14 +28,20 @@ class HostGate:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         async with self._changed:
-            await self._changed.wait_for(lambda: self.inside < self.limit)
+            try:
+                await self._changed.wait_for(lambda: self.inside < self.limit)
+            except asyncio.CancelledError:
+                # It may have been woken for a place that it does not take: the next one shall have it.
+                self._changed.notify()
+                raise
             self.inside += 1
         try:
             yield
         finally:
             self.inside -= 1
             async with self._changed:
-                self._changed.notify_all()
+                # Not all: hundreds that wait would be woken for one place.
+                self._changed.notify(max(self.limit - self.inside, 0))
 
     def refused(self) -> None:
         self.limit = max(1, self.limit // 2)

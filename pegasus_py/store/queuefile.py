@@ -57,15 +57,15 @@ class QueueFile:
     def changed(self) -> bool:
         """Whether the file is another than this object last saw or wrote. Opens it, so that NFS looks too."""
         try:
-            fd = self._open(os.O_RDONLY)
+            # Asked many times a second: only what is needed.
+            fd = os.open(self.real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return not self._looked or self._seen is not None
         except OSError as error:
             raise disk.storage_error(self.path, "read", error) from error
-        try:
-            return identity(os.fstat(fd)) != self._seen
-        finally:
-            os.close(fd)
+        found = os.fstat(fd)
+        os.close(fd)
+        return identity(found) != self._seen
 
     def check(self) -> None:
         """Read all of the file. Raises BadInput for the first thing wrong in it, also if there is no such file."""
