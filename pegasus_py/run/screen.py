@@ -11,12 +11,14 @@ from pegasus_py.show.console import Console
 from pegasus_py.show.stdio import make_console
 from pegasus_py.show.summary import Summary
 
+SHOWN_WITHIN = 0.02
+"""Seconds for which lines are collected: each hand-over to the thread that writes costs a switch to it."""
 PATIENCE = 30.0
 """Seconds without a byte taken after which nobody seems to read: a paused terminal, a pipe to a sleeping program."""
 
 
 class Screen:
-    """Console and summary. Events are shown once the event loop has a moment."""
+    """Console and summary. Events are shown a moment later, together."""
 
     def __init__(self, names: list[str], *, json: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self.console: Console = make_console(names, out_to_err=json)
@@ -31,7 +33,7 @@ class Screen:
         self.summary.handle(event)
         if not self._dirty:
             self._dirty = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(SHOWN_WITHIN, self._flush)
 
     def _flush(self) -> None:
         self._dirty = False
