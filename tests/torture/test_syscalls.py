@@ -136,7 +136,7 @@ def world(new_world: NewWorld, rng: random.Random) -> World:
 def test_killed_at(world: World, target: Target) -> None:
     plan = small_plan(world.rng)
     points = all_points(world, target, plan)
-    chosen = some(world.rng, points, sized(1, 4, None))
+    chosen = some(world.rng, points, sized(1, 3, None))
     killed = 0
     for call, most in chosen:
         # Calls are grouped differently in each run: where this one has fewer than N, an earlier call will do.
@@ -170,7 +170,7 @@ def test_fails_at(world: World, target: Target, fault: str) -> None:
     """Once, or from then on. The run says so and ends by itself or when it is told to; the next one mends it."""
     plan = small_plan(world.rng)
     points = all_points(world, target, plan)
-    chosen = some(world.rng, points, sized(1, 3, None))
+    chosen = some(world.rng, points, sized(1, 2, None))
     for call, n in chosen:
         for ever in ("", "+") if SIZE == "full" else (world.rng.choice(["", "+"]),):
             prepare(world, target, plan)
