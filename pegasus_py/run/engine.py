@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pegasus_py.core.events import (
@@ -165,6 +165,11 @@ class Engine:
     def storage_failed(self) -> bool:
         """Whether this machine's disk kept the run from recording, or from going on."""
         return bool(self._unrecorded or self._untrusted)
+
+    @property
+    def output_left(self) -> bool:
+        """Whether output of ended jobs had to stay on its nodes; the next run takes it in."""
+        return any(link.output_left for link in self.links.values())
 
     def cleared(self, attempt_ids: list[str]) -> None:
         """Nothing of these attempts is left on their nodes; rides along with the next commit."""
@@ -336,8 +341,12 @@ class Engine:
         try:
             self._stores.logs.check()
         except StorageError as error:
+            # Nothing is taken, but where nothing is left there is nothing to wait for.
             self._storage_trouble(error)
-            return Haul(view=QueueView.BLOCKED)
+            haul = self._taker.take(replace(order, seats=()))
+            if haul.view is QueueView.MORE:
+                haul.view = QueueView.BLOCKED
+            return haul
         haul = self._taker.take(order)
         self._say_trouble(haul.error)
         return haul

@@ -147,7 +147,7 @@ class _Life:
                 ledger.end_run(outcome)
             except StorageError as error:
                 tell(Note(f"{error}; the end of this run is not recorded", warning=True))
-        return self._sum_up(state, outcome, engine.storage_failed)
+        return self._sum_up(state, outcome, engine)
 
     def _prepare(self, stores: Stores) -> tuple[State, Engine, Past]:
         ledger, settings = stores.ledger, self._request.settings
@@ -222,7 +222,7 @@ class _Life:
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def _sum_up(self, state: State, outcome: Outcome, storage_failed: bool) -> ExitCode:
+    def _sum_up(self, state: State, outcome: Outcome, engine: Engine) -> ExitCode:
         summary = self._screen.summary
         summary.open = len(state.seat_of)
         left = _left(self._queue)
@@ -231,7 +231,9 @@ class _Life:
             self._screen.tell(Note(_NOT_ALL, warning=True))
         elif outcome in _SAY:
             self._screen.tell(Note(_SAY[outcome], warning=True))
-        code = ExitCode.STORAGE if storage_failed else _exit_code(summary, state, outcome, left)
+        code = _exit_code(summary, state, outcome, left)
+        if engine.storage_failed or (code is ExitCode.OK and engine.output_left):
+            code = ExitCode.STORAGE
         if self._request.json:
             self.report = json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)})
         else:

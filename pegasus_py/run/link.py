@@ -78,6 +78,8 @@ class Link:
         self.subnode = subnode
         self.reason = ""
         """Why it is down, in words; empty while it is up."""
+        self.output_left = False
+        """Output of ended jobs stays on the node, for this machine's disk did not take it."""
         self._plant = plant
         self._connection: Connection | None = None
         self._session: NodeSession | None = None
@@ -329,6 +331,7 @@ class Link:
         self._taps.pop(tap.attempt.id, None)
         self._worked = True
         if tap.broken:
+            self.output_left = True
             self._keep.add(tap.attempt.id)
         self._plant.fact(Exited(tap.attempt.id, status))
 

@@ -122,6 +122,21 @@ def test_disk_that_fills_and_frees_at_random(
     print(f"filled {fills} times: {judge(world)}")
 
 
+def test_output_that_finds_no_room(new_world: NewWorld, rng: random.Random, small_disk: SmallDisk) -> None:
+    """It stays on its node, the exit code tells, and the next run takes it in."""
+    disk = small_disk(3000)
+    # The ledger needs about two megabytes, the output nearly another two.
+    world = new_world(even_plan(1, 0.1, lines=60_000), rng, nodes=1, subnodes=1, queue_dir=disk, local=False)
+    controller = world.start()
+    assert controller.wait(120) == 5, controller.text
+    assert "stays on its node" in controller.text and "Traceback" not in controller.text, controller.text
+    assert "1 succeeded" in controller.text, controller.text
+    assert mount("-o", "remount,size=20000k", str(disk)).returncode == 0
+    controller = world.start()
+    assert controller.wait(60) == 0, controller.text
+    judge(world)
+
+
 def test_start_on_a_full_disk(new_world: NewWorld, rng: random.Random, small_disk: SmallDisk) -> None:
     """A queue that never ran, and one whose controller was killed: it says so, and later loses nothing."""
     disk = small_disk(6000)
