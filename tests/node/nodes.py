@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,8 @@ from pegasus_py.node.local import LocalConnection, LocalConnector
 from pegasus_py.node.session import NodeSession
 from pegasus_py.node.shell import BOOTSTRAP
 
-QUEUE = "00112233445566aa"
+QUEUE = secrets.token_hex(8)
+"""Another for each process: what carries an attempt is looked for on the whole machine."""
 WAIT = 30.0
 
 SHELLS = [name for name in ("bash", "dash", "busybox") if shutil.which(name)]
