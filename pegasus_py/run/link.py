@@ -78,8 +78,6 @@ class Link:
         self.subnode = subnode
         self.reason = ""
         """Why it is down, in words; empty while it is up."""
-        self.output_left = False
-        """Output of ended jobs stays on the node, for this machine's disk did not take it."""
         self._plant = plant
         self._connection: Connection | None = None
         self._session: NodeSession | None = None
@@ -91,6 +89,8 @@ class Link:
         self._at_last: list[Attempt] = []
         """What is cleared only when the run is over; see `clear`."""
         self._keep: set[str] = set()
+        self._unwritten: list[Attempt] = []
+        """Ended, with output on the node that this machine's disk did not take."""
         self._clear_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent: dict[str, str] = {}
@@ -103,6 +103,11 @@ class Link:
     @property
     def is_up(self) -> bool:
         return self._session is not None
+
+    @property
+    def output_left(self) -> bool:
+        """Whether output of ended jobs is still only on the node."""
+        return bool(self._unwritten)
 
     # --- the connection ------------------------------------------------------------------------------------
 
@@ -202,6 +207,7 @@ class Link:
             if not self._taps:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
+                await self._write_rest(session, unsettled)
                 self._to_clear += [a for a in self._at_last if a.id not in unsettled]
                 self._at_last = []
                 await self._clear(session)
@@ -331,7 +337,6 @@ class Link:
         self._taps.pop(tap.attempt.id, None)
         self._worked = True
         if tap.broken:
-            self.output_left = True
             self._keep.add(tap.attempt.id)
         self._plant.fact(Exited(tap.attempt.id, status))
 
@@ -371,6 +376,7 @@ class Link:
         self._sent.pop(attempt.id, None)
         if attempt.id in self._keep:
             self._keep.discard(attempt.id)
+            self._unwritten.append(attempt)
             return
         if keep:
             self._at_last.append(attempt)
@@ -378,6 +384,22 @@ class Link:
         self._to_clear.append(attempt)
         if self._session is not None:
             self._clear_later()
+
+    async def _write_rest(self, session: NodeSession, unsettled: Container[str]) -> None:
+        """Output that the disk did not take, tried once more. What it does not take now is left for the next run."""
+        for attempt in list(self._unwritten):
+            (report,) = await session.ask([attempt.id])
+            tap = Tap(attempt, self._plant.logs, lambda _: None, lambda: 0, fresh=False)
+            try:
+                await tap.complete(session, report.size)
+            finally:
+                tap.close()
+            if tap.broken:
+                return
+            self._unwritten.remove(attempt)
+            self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
+            if attempt.id not in unsettled:
+                self._to_clear.append(attempt)
 
     def _clear_later(self) -> None:
         if len(self._to_clear) >= CLEAR_AT and self._session is not None and not self._kills:

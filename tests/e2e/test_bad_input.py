@@ -171,11 +171,14 @@ def test_while_logs_cannot_be_written_nothing_new_starts(
     script = (
         f'{small_disk} && cp {here}/*.yaml . && {{ "$@" q 2> {here}/err & }}; '
         f"{until(f'[ -e {gate.begun} ]')}; head -c 4m /dev/zero > fill 2> /dev/null; touch {gate.open_}; "
-        f"{until(f'grep -q nothing.new.starts {here}/err')}; cat queue.yaml >&2; rm fill; wait $!"
+        f"{until(f'grep -q nothing.new.starts {here}/err')}; cat queue.yaml >&2; rm fill; wait $! && "
+        "wc -c <.pegasus/queue.yaml/logs/1.1.log >&2"
     )
     run = pegasus(prefix=[*own_mounts, "sh", "-c", script, "sh"])
     assert "- echo second\n" in run.err, "it had not started"
     assert run.code == 0 and "second" in run.said, (here / "err").read_text()
+    assert "the output of job 1 is in its log now" in (here / "err").read_text()
+    assert run.err.endswith("\n500000\n"), "the output of the first is not whole in the end"
 
 
 def until(condition: str) -> str:
