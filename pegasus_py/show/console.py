@@ -24,7 +24,7 @@ from pegasus_py.core.model import JobState
 from pegasus_py.show import words
 from pegasus_py.show.lines import Lines
 from pegasus_py.show.outlet import Outlet
-from pegasus_py.show.terminal import RESET, cells, clean, clean_text, fit, plain, wrap
+from pegasus_py.show.terminal import RESET, cells, clean, clean_text, fit, plain, wrap, wrap_words
 
 OUT, ERR = 0, 1
 FULL = 256 * 1024
@@ -117,6 +117,9 @@ class Console:
             case QueueMended():
                 self._say("pegasus: the queue file can be read again")
             case Stopping():
+                if self._width[ERR] is not None:
+                    # Over the ^C that the terminal has put there.
+                    self._put(ERR, b"\r")
                 self._say(_stopping(event), colour=_YELLOW)
             case Note():
                 warning = "warning: " if event.warning else ""
@@ -205,7 +208,7 @@ class Console:
         """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""
         pieces = [text]
         if (room := self._room(ERR, name)) is not None:
-            pieces = [fit(text, room)] if cut else wrap(text, room)
+            pieces = [fit(text, room)] if cut else wrap_words(text, room)
         prefix = self._prefix(ERR, name) if name else b""
         for piece in pieces:
             shown = f"\x1b[{colour}m{piece}{RESET}" if colour and self._colour[ERR] else piece

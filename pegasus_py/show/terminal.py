@@ -127,3 +127,14 @@ def wrap(line: str, width: int) -> list[str]:
                 piece, used = list(colours), 0
     pieces.append("".join(piece))
     return pieces
+
+
+def wrap_words(text: str, width: int) -> list[str]:
+    """Text of our own, without colours, divided between words; only a word that is too wide is itself divided."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cells(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines += wrap(word, width)
+    return lines

@@ -171,6 +171,14 @@ def test_what_happens_is_one_line_on_stderr(event: Ended, line: str) -> None:
     assert screen.out == ""
 
 
+def test_a_stop_is_told_over_the_terminals_own_mark_and_between_words() -> None:
+    screen = Screen(width=40)
+    screen.console.handle(Stopping(1))
+    assert screen.err == (
+        "\rpegasus: stopping; nothing new starts,\nwaiting for 1 running command; Ctrl-C\nagain ends what runs\n"
+    )
+
+
 def test_a_node_that_stays_away_is_named_once() -> None:
     screen = Screen()
     for delay in (1.0, 2.0, 4.0):

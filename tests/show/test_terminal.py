@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pegasus_py.show.terminal import cells, clean, clean_text, fit, plain, wrap
+from pegasus_py.show.terminal import cells, clean, clean_text, fit, plain, wrap, wrap_words
 
 SGR = re.compile(r"\x1b\[[0-9;:]*m")
 FRAGMENTS = st.lists(
@@ -122,6 +122,18 @@ def test_fit_cuts_by_columns() -> None:
 
 def test_wrap_carries_the_colour_to_the_next_piece() -> None:
     assert wrap("\x1b[31mabcdef\x1b[0m", 4) == ["\x1b[31mabcd\x1b[0m", "\x1b[31mef\x1b[0m"]
+
+
+def test_words_stay_whole_where_they_can() -> None:
+    assert wrap_words("stopping; nothing new starts", 12) == ["stopping;", "nothing new", "starts"]
+    assert wrap_words("see /a/long/path now", 6) == ["see", "/a/lon", "g/path", "now"]
+
+
+@given(st.text("ab 漢", max_size=60), st.integers(2, 30))
+def test_words_fit_and_lose_nothing(text: str, width: int) -> None:
+    lines = wrap_words(text, width)
+    assert all(cells(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 @given(FRAGMENTS, st.integers(2, 30))
