@@ -37,6 +37,9 @@ _serial = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a script it is ignored, and what tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "timeout(seconds): how long the test may take (default 120)")
     config.addinivalue_line(
         "markers", "leaks(reason): the test leaves processes or descriptors behind on purpose"

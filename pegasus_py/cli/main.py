@@ -12,6 +12,7 @@ from pegasus_py.errors import ExitCode, PegasusError
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `pegasus`. Every PegasusError becomes one line on stderr and its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    code = int(ExitCode.OK)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
-        code = _of_system(error)
+        code = _of_system(error, code)
     except Exception:  # noqa: BLE001 -- the last line of defence: a bug is said to be one
         import traceback
 
@@ -31,13 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _of_system(error: OSError) -> int:
-    """What the system refused, and no place nearer to it could explain: mostly what we print is not taken."""
+def _of_system(error: OSError, code: int) -> int:
+    """What the system refused, and no place nearer to it could explain: mostly what we print is not taken.
+
+    `code` is that of the command, if it had come to its end before.
+    """
     # What is still in the buffer must not be met again when the interpreter ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has gone; there is nobody to tell.
-        return int(ExitCode.OK)
+        return code
     print(f"pegasus: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
     return int(ExitCode.STORAGE)
 

@@ -177,6 +177,17 @@ def _nothing(stream: LocalStream) -> None:
     pass
 
 
+_AS_AT_LOGIN = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGPIPE,
+    signal.SIGTERM,
+    signal.SIGXFSZ,
+)
+"""What `nohup`, a shell's `&` or Python may have had us ignore; a job must not inherit that."""
+
+
 def _spawn(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, int, int]:
     """Start it; returns pid, its stdin to write to and its stdout to read from. No other descriptor is passed on."""
     with contextlib.ExitStack() as on_error:
@@ -199,7 +210,7 @@ def _spawn(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, int, in
                 dict(env),
                 file_actions=actions,
                 setsid=True,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT],
+                setsigdef=_AS_AT_LOGIN,
                 setsigmask=[],
             )
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -136,13 +137,20 @@ def current_umask() -> int:
 
 
 def test_a_job_gets_its_signals_as_a_login_does(place: Place) -> None:
+    """Even under `nohup`, in the background."""
+
     async def main() -> None:
         async with place.node() as node:
             _, _, _, _, inline = await node.run(1, "grep SigIgn /proc/self/status")
             ignored = int(inline.split()[1], 16)
             assert ignored & sum(1 << (number - 1) for number in (1, 2, 3, 13, 15)) == 0
 
-    asyncio.run(main())
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGQUIT)}
+    try:
+        asyncio.run(main())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_the_spool_is_private(place: Place) -> None:

@@ -26,6 +26,8 @@ def _start(
     (workdir / "hosts.yaml").write_text(f"- {host}\n")
     (workdir / "queue.yaml").write_text(queue)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # With a buffer, as for everybody: what is in it must not change how the program ends.
+    environment.pop("PYTHONUNBUFFERED", None)
     command = [sys.executable, "-c", MAIN, "q", *arguments]
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, env=environment)
 
