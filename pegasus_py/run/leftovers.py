@@ -9,7 +9,7 @@ from pegasus_py.core.events import Event, Note
 from pegasus_py.core.model import Attempt, Spot, SubNode
 from pegasus_py.errors import StorageError
 from pegasus_py.node.session import NodeSession
-from pegasus_py.run.tap import Tap
+from pegasus_py.run.tap import complete_log
 from pegasus_py.store.logs import LogFiles
 
 
@@ -110,11 +110,6 @@ class Sweeper:
             report = await session.fence(attempt.id)
         if report.spot is Spot.ELSEWHERE:
             return False
-        tap = Tap(attempt, self._logs, lambda _: None, lambda: 0, fresh=False)
-        try:
-            await tap.complete(session, report.size)
-        finally:
-            tap.close()
-        if tap.broken:
+        if not await complete_log(session, attempt, self._logs, report.size):
             raise StorageError(self._logs.path(attempt), "cannot be completed")
         return True

@@ -29,7 +29,7 @@ from pegasus_py.core.moves import (
 from pegasus_py.errors import NodeError, QueueHeld, StorageError
 from pegasus_py.node.session import NodeSession
 from pegasus_py.node.shell import Connection, Connector
-from pegasus_py.run.tap import Tap
+from pegasus_py.run.tap import Tap, complete_log
 from pegasus_py.store.logs import LogFiles
 
 FIRST_WAIT = 0.5
@@ -389,12 +389,7 @@ class Link:
         """Output that the disk did not take, tried once more. What it does not take now is left for the next run."""
         for attempt in list(self._unwritten):
             (report,) = await session.ask([attempt.id])
-            tap = Tap(attempt, self._plant.logs, lambda _: None, lambda: 0, fresh=False)
-            try:
-                await tap.complete(session, report.size)
-            finally:
-                tap.close()
-            if tap.broken:
+            if not await complete_log(session, attempt, self._plant.logs, report.size):
                 return
             self._unwritten.remove(attempt)
             self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
