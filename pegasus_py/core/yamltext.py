@@ -43,6 +43,7 @@ MAX_SCALAR = 4 * 2**20
 MAX_NODES = 1_000_000
 """Nodes of one document, or of one item of a list."""
 MAX_DEPTH = 50
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep; write it flatter"
 MAX_ALIASED = 2**20
 """What all aliases of an item stand for, counted as one for each node and one for each character."""
 
@@ -133,6 +134,9 @@ class _Reader(Source):
             raise BadInput(self.place(self.text, index), self._syntax(error, index)) from None
 
     def _syntax(self, error: yaml.MarkedYAMLError, index: int) -> str:
+        if "nesting depth" in (error.problem or ""):
+            # The parser's own bound, which it meets before it has given us an event.
+            return _TOO_DEEP
         what = f"not YAML: {error.problem or 'unexpected text'}"
         context: Any = error.context_mark
         if error.context and context:
@@ -189,7 +193,7 @@ class _Reader(Source):
             node = self._scalar(event, mark)
         else:
             if depth > MAX_DEPTH:
-                raise self.bad(mark, f"nested more than {MAX_DEPTH} deep; write it flatter")
+                raise self.bad(mark, _TOO_DEEP)
             self.weight += 1
             inner = self._sequence if isinstance(event, yaml.SequenceStartEvent) else self._mapping
             node = inner(mark, depth)

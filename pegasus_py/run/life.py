@@ -80,13 +80,17 @@ async def live_in_loop(request: Request) -> ExitCode:
     queue = QueueFile(request.queue_file)
     check_queue(queue, subnodes)
     screen = Screen([s.name for s in subnodes], json=request.json)
-    try:
-        with RunDir(request.queue_file).claim(request.settings.mode) as claim:
-            life = _Life(request, subnodes, queue, claim, screen)
-            code = await life.run()
-    finally:
-        # All is recorded, and the queue is free: a reader who sleeps holds up nobody else, and Ctrl-C ends us.
-        with mortal():
+    with contextlib.ExitStack() as at_last:
+        try:
+            with RunDir(request.queue_file).claim(request.settings.mode) as claim:
+                try:
+                    life = _Life(request, subnodes, queue, claim, screen)
+                    code = await life.run()
+                finally:
+                    # All is recorded. Once others see that the queue is free, Ctrl-C ends us.
+                    at_last.enter_context(mortal())
+        finally:
+            # A reader who sleeps holds up nobody but us.
             screen.console.close()
     if life.report:
         with mortal(), contextlib.suppress(BrokenPipeError):

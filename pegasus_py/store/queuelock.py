@@ -29,7 +29,7 @@ class QueueLock:
     def __init__(self, queue: Path) -> None:
         self.queue = queue
         self.path = Path(f"{os.path.realpath(queue)}.lock")
-        self._lock: BaseFileLock = FileLock(self.path, thread_local=False)
+        self._lock: BaseFileLock = FileLock(self.path, thread_local=False, fallback_to_soft=False)
         self._tried = False
         self._noted = False
 
@@ -65,7 +65,7 @@ class QueueLock:
 
     def _first(self, timeout: float) -> None:
         with warnings.catch_warnings():
-            # filelock warns when it turns into a soft lock; `kind` says so instead.
+            # filelock warns of a soft lock; `kind` says so instead.
             warnings.simplefilter("ignore")
             try:
                 self._lock.acquire(timeout=timeout)

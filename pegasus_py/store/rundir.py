@@ -133,7 +133,8 @@ def _try_lock(path: Path) -> BaseFileLock | None:
         warnings.simplefilter("ignore")
         # Not the same file: the empty one that the first leaves would stand for a holder.
         for kind, file in ((FileLock, path), (SoftFileLock, path.with_suffix(".softlock"))):
-            lock = kind(file, timeout=0, mode=0o600, thread_local=False)
+            # Falling back is for us to do, and to know of.
+            lock = kind(file, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
             try:
                 lock.acquire()
                 return lock
