@@ -6,6 +6,7 @@ an attempt's id without the queue's. Times are centiseconds. CLOCK and DEADLINE 
 
     (first of all)                           pegasus-hello BOOT MACHINE BASH GROUP CLOCK FRESH,
                                              pegasus-overtaken EPOCH, pegasus-error wrong|trouble TEXT
+    serve BYTES +text                        none; the text, starter.py, answers what follows if it can
     start NAME LINES BYTES DEADLINE          exit NAME STATUS SIZE COUNT +bytes, or "-" for COUNT; exists NAME;
       [CLEAR...] +text                       refused NAME REASON (after DEADLINE too, unless it is "-");
                                              overtaken EPOCH
@@ -41,6 +42,17 @@ _LINES_FASTER_BELOW = 4096
 
 class ProtocolError(Exception):
     """What came over the channel is not what the script says: the channel cannot be used any more."""
+
+
+BY_STARTER = (b"start", b"clear", b"read")
+"""The requests that starter.py answers itself; at any other it ends, and the script goes on."""
+
+
+@functools.cache
+def serve_request() -> bytes:
+    """The request that has starter.py take over from the script, where the node can run it. It has no answer."""
+    text = resources.files("pegasus_py.node").joinpath("starter.py").read_bytes()
+    return request("serve", len(text)) + text
 
 
 @functools.cache

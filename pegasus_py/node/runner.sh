@@ -4,7 +4,7 @@
 #
 # Kinds of files in the spool (one directory per queue, of mode 0700):
 #   12.1.job        start marker and state of attempt 12.1: lines, appended, that end with a dot, as what a full disk
-#                   cut off does not; the first one decides
+#                   cut off does not; the first one decides (starter.py makes them too)
 #   12.1.sh .out    the command, and what it wrote
 #   12.1.cancel     the entry's cancel command
 #   since.KEY       sub-node KEY has been known here; if this is gone, so may be what else there was
@@ -14,33 +14,67 @@
 # bash forks less than others need to (its job control works without a terminal).
 if [ -z "${BASH_VERSION-}" ] && [ -z "${PEGASUS_PLAIN_SH-}" ] && command -v bash >/dev/null 2>&1; then
     # shellcheck disable=SC2154
-    PEGASUS_RUNNER=$s PEGASUS_UMASK=$(umask)
+    PEGASUS_RUNNER=$pegasus_s PEGASUS_UMASK=$(umask)
     export PEGASUS_RUNNER PEGASUS_UMASK
     # --posix keeps bash from reading $BASH_ENV.
     exec bash --posix --norc --noprofile -c 'eval "$PEGASUS_RUNNER"' pegasus
 fi
 # A fork is dearer there, so what needs one is asked before.
 login_umask=${PEGASUS_UMASK:-$(umask)}
-unset PEGASUS_RUNNER PEGASUS_UMASK s c
+unset PEGASUS_RUNNER PEGASUS_UMASK pegasus_s pegasus_c
 umask 077
 set -Cf
 # A dead connection must not end the runner before it has written down how its job ended.
 trap '' HUP PIPE
+# What the login has exported with a name that we use is put aside for its jobs. Tests keep the list complete.
+login_OURS="a b bad base bash boot break bytes c child code count ctl d deadline dir dot e empty ended epoch f file
+first found fresh g group highest inline job_pid job_start key known leader left line line_break lines
+machine made mark marker marker_boot marker_count name nap now one one_name other our_base out owner
+owner_start pending pid python queue request rest role runner_start self size spool spot st_group st_name
+st_parent st_start st_state starter stat status task task_start text todo token told tries unsaved until
+where why with written"
+login_NAMES=
+# shellcheck disable=SC2154
+if [ -n "${a+x}${b+x}${bad+x}${base+x}${bash+x}${boot+x}${break+x}${bytes+x}${c+x}${child+x}${code+x}${count+x}${ctl+x}${d+x}${deadline+x}${dir+x}${dot+x}${e+x}${empty+x}${ended+x}${epoch+x}${f+x}${file+x}${first+x}${found+x}${fresh+x}${g+x}${group+x}${highest+x}${inline+x}${job_pid+x}${job_start+x}${key+x}${known+x}${leader+x}${left+x}${line+x}${line_break+x}${lines+x}${machine+x}${made+x}${mark+x}${marker+x}${marker_boot+x}${marker_count+x}${name+x}${nap+x}${now+x}${one+x}${one_name+x}${other+x}${our_base+x}${out+x}${owner+x}${owner_start+x}${pending+x}${pid+x}${python+x}${queue+x}${request+x}${rest+x}${role+x}${runner_start+x}${self+x}${size+x}${spool+x}${spot+x}${st_group+x}${st_name+x}${st_parent+x}${st_start+x}${st_state+x}${starter+x}${stat+x}${status+x}${task+x}${task_start+x}${text+x}${todo+x}${token+x}${told+x}${tries+x}${unsaved+x}${until+x}${where+x}${why+x}${with+x}${written+x}" ]; then
+    for login_NAME in $login_OURS; do
+        if eval "[ -n \"\${$login_NAME+set}\" ]"; then
+            eval "login_$login_NAME=\$$login_NAME"
+            unset "$login_NAME"
+            login_NAMES="$login_NAMES $login_NAME"
+        fi
+    done
+fi
 # Bytes are bytes. Not exported, unless the login had set it: then the job gets that value back.
-[ -n "${LC_ALL+set}" ] && login_lc_all=$LC_ALL
+[ -z "${LC_ALL+set}" ] || login_LC_ALL=$LC_ALL
 LC_ALL=C
 bash=${BASH_VERSION:+yes}
 inline=8192
 count=0
 task=
 unsaved=
+pending=
+# Not from the PATH: what is found there may be on a file system that is away.
+python=${PEGASUS_PYTHON-/usr/bin/python3}
 nap=0.1
+line_break='
+'
 
 # --- small things -----------------------------------------------------------------------------------------------
 
 refuse_hello() {
     printf '\npegasus-error %s\n' "$*"
     exit 1
+}
+
+# as_login COMMAND...: with the variables that the login had exported; for the last command of a process
+as_login() {
+    [ -z "${login_LC_ALL+set}" ] || LC_ALL=$login_LC_ALL
+    [ -z "$login_NAMES" ] || for login_NAME in $login_NAMES; do
+        eval "$login_NAME=\$login_$login_NAME"
+        # shellcheck disable=SC2163
+        export "$login_NAME"
+    done
+    "$@"
 }
 
 # why: the reason why nothing can be written to the spool, in the system's words
@@ -114,13 +148,20 @@ take_text() {
 
 # --- what the spool knows ---------------------------------------------------------------------------------------
 
-# read_marker NAME: sets first (start, fenced or nothing), status, and the fields of the start line
+# read_marker NAME: sets first (start, fenced or nothing), status, and the fields of the start line. One that starter.py
+# has made names that process, and the job in a line of its own.
 read_marker() {
-    first='' status=- job_pid='' where=$machine
+    first='' status=- job_pid='' job_start='' starter='' where=$machine
     { while read -r key a b c d e f _ g dot; do
         case $first$key in
-        start) [ "$dot" != . ] ||
-            first=start marker_boot=$a where=$b job_pid=$c job_start=$d owner=$e owner_start=$f marker_count=$g ;;
+        start) case $dot in
+            . | *' .')
+                first=start marker_boot=$a where=$b owner=$e owner_start=$f marker_count=$g
+                starter=${dot%.}
+                [ -n "$starter" ] || { job_pid=$c && job_start=$d; }
+                ;;
+            esac ;;
+        startpid) [ "$c" != . ] || { job_pid=$a && job_start=$b; } ;;
         fenced | *refused) first=fenced ;;
         startexit) [ "$b" != . ] || status=$a ;;
         esac
@@ -140,13 +181,30 @@ carriers() {
     set -f
 }
 
+# A starter.py that was killed has not said which process is the job. There may still be one that is just about to
+# become it, and cannot be told from others yet: without its text it never will. One that lives looks for the line
+# between having written the text and starting it.
+bar_nameless() {
+    if [ -z "$job_pid" ] && [ -n "$starter" ]; then
+        printf '\nbarred .\n' >>"$dir/$1.job"
+        rm -f -- "$dir/$1.sh"
+    fi
+}
+
+# in_hand: the job, or who would write down how it ended, is still there
+in_hand() {
+    # shellcheck disable=SC2086
+    { [ -n "$job_pid" ] && alive "$job_pid" "$job_start"; } || alive "$owner" "$owner_start" ||
+        { [ -n "$starter" ] && alive $starter; }
+}
+
 # look NAME: sets spot, status, where
 look() {
     spot=absent status=- where=$machine
     [ -e "$dir/$1.job" ] || return 0
     read_marker "$1"
     if [ "$first" = start ] && [ "$status" = - ] && [ "$where.$marker_boot" = "$machine.$boot" ] &&
-        ! alive "$job_pid" "$job_start" && ! alive "$owner" "$owner_start" && [ -z "$(carriers "$1")" ]; then
+        ! in_hand && bar_nameless "$1" && [ -z "$(carriers "$1")" ]; then
         # All gone: what there is to read now is the last word.
         read_marker "$1"
         [ "$status" != - ] || { spot=vanished && return 0; }
@@ -231,7 +289,9 @@ become() {
     set -- "$1" "$2" "$3" "$4" ${stat##*) }
     marker=$dir/$1.job made='' written=''
     mark="start $boot $machine $pid ${24} $$ $runner_start $epoch $count ."
-    { made=yes && printf '%s\n' "$mark" && written=yes; } >"$marker"
+    # Appended, through the descriptor: a fence that was put into the empty file is not written over, and one that was
+    # cleared away is not made again.
+    { made=yes && printf '%s\n' "$mark" >>/proc/self/fd/5 && written=yes; } 5>"$marker"
     if [ -z "$written" ]; then
         take_text "$2" "$3" >/dev/null
         if [ -n "$made" ]; then
@@ -266,10 +326,9 @@ become() {
         PEGASUS_JOB_ID=${1%%.*} PEGASUS_ATTEMPT=$1.$queue
         export PEGASUS_JOB_ID PEGASUS_ATTEMPT
         umask "$login_umask"
-        [ -z "${login_lc_all+set}" ] || LC_ALL=$login_lc_all
         trap - HUP PIPE
         # shellcheck disable=SC2086
-        exec $leader /bin/sh "$dir/$1.sh"
+        as_login exec $leader /bin/sh "$dir/$1.sh"
     } </dev/null >>"$dir/$1.out" 2>&1
     give_up "$1" "its output file cannot be made: $(why)"
 }
@@ -318,6 +377,38 @@ start() {
     [ $status -lt 125 ] || [ -e "$dir/$name.out" ] || exit 1
     tell_exit "$name" $status
     [ -z "$unsaved" ] || save
+}
+
+# serve BYTES: starter.py, of so many bytes, takes requests from the channel until there is one for us
+serve() {
+    code=$(head -c "$1")
+    if [ -z "$python" ] || [ ! -x "$python" ]; then
+        return
+    fi
+    {
+        left=$(
+            # A job that ends all programs of Python's must not end its own starter.
+            # shellcheck disable=SC2086
+            as_login exec ${bash:+-a pegasus} $python -ISc "$code" "$dir/" "$ctl" "$queue" "$boot" "$machine" \
+                "$$ $runner_start" "$epoch" "$login_umask" "${LC_CTYPE+=$LC_CTYPE}" 3>&1 >&4 4>&-
+        )
+    } 4>&1
+    status=$?
+    case $left in
+    ready*) ;;
+    *)
+        # It has not touched the channel.
+        python=
+        return
+        ;;
+    esac
+    # Nobody knows how far it has read.
+    [ $status -eq 0 ] || exit 1
+    left=${left#*"$line_break"}
+    unsaved="$unsaved ${left%%"$line_break"*}"
+    [ "$unsaved" != ' ' ] || unsaved=
+    pending=${left#*"$line_break"}
+    [ "$pending" != "$left" ] || pending=
 }
 
 # Exit statuses that a full disk did not take, tried again.
@@ -389,7 +480,13 @@ follow() {
     # GNU tail can look after its parent, should that be killed.
     with=
     tail --pid=1 -c 1 /dev/null >/dev/null 2>&1 && with="--pid=$$ -s 0.2"
-    while [ ! -e "$dir/$1.out" ] && [ -e "$dir/$1.job" ] && kill -0 $$; do doze; done
+    tries=0
+    while [ ! -e "$dir/$1.out" ] && kill -0 $$; do
+        # Its start may still be on its way.
+        [ -e "$dir/$1.job" ] || tries=$((tries + 1))
+        [ $tries -lt 100 ] || break
+        doze
+    done
     # shellcheck disable=SC2086
     exec tail $with -c "+$(($2 + 1))" -f "$dir/$1.out"
 }
@@ -398,6 +495,7 @@ follow() {
 # known to belong to the attempt is in it: then the number cannot have been given to strangers.
 members() {
     found='' group='' self=
+    [ -n "$job_pid" ] || [ -z "$starter" ] || read_marker "$1"
     if [ -n "$job_pid" ]; then
         # It may be about to become the job, and have neither group nor variable yet.
         alive "$job_pid" "$job_start" && group=$job_pid self=$job_pid
@@ -445,7 +543,9 @@ end() {
         return
     fi
     # Only where these numbers are of this boot do they mean our processes.
-    [ "$first.$marker_boot" = "start.$boot" ] || job_pid=
+    [ "$first.$marker_boot" = "start.$boot" ] || job_pid='' starter=''
+    # Not named yet: from now on it is to be found by its variable, or never becomes the job.
+    bar_nameless "$1"
     clock
     until=$((now + $2))
     while [ $empty -lt 2 ] && [ "$now" -lt "$until" ]; do
@@ -482,10 +582,9 @@ run() {
         PEGASUS_JOB_ID=${1%%.*}
         export PEGASUS_JOB_ID
         umask "$login_umask"
-        [ -z "${login_lc_all+set}" ] || LC_ALL=$login_lc_all
         trap - HUP PIPE
         # shellcheck disable=SC2086
-        exec $leader sh "$dir/$1.cancel" </dev/null >>"$dir/$1.out" 2>&1
+        as_login exec $leader sh "$dir/$1.cancel" </dev/null >>"$dir/$1.out" 2>&1
     ) &
     child=$!
     [ -z "$bash" ] || set +m
@@ -523,6 +622,16 @@ bye() {
     fi
     printf 'bye\n'
     exit 0
+}
+
+next_request() {
+    if [ -z "$pending" ]; then
+        IFS=' ' read -r request rest
+        return
+    fi
+    request=${pending%% *}
+    rest=${pending#"$request"}
+    pending=
 }
 
 # What goes on while the next request is waited for; that request, or the end of the channel, ends it.
@@ -621,12 +730,13 @@ pegasus() {
     fi
     clock
     printf '\npegasus-hello %s %s %s %s %s %s\n' "$boot" "$machine" "${bash:-no}" $group "$now" "$fresh"
-    while IFS=' ' read -r request rest; do
+    while next_request; do
         stop_task
         # shellcheck disable=SC2086
         set -- $rest
         case $request in
         start) start "$@" ;;
+        serve) serve "$@" ;;
         attach)
             wait_exit "$1" &
             new_task $!

@@ -16,8 +16,15 @@ from typing import Protocol, TypeVar
 
 from pegasus_py.core.model import Attempt, Report, Spot, SubNode
 from pegasus_py.errors import NodeError
-from pegasus_py.node.channel import Channel, Question
-from pegasus_py.node.protocol import ProtocolError, greeting, request, text_request
+from pegasus_py.node.channel import Answer, Channel, Question
+from pegasus_py.node.protocol import (
+    BY_STARTER,
+    ProtocolError,
+    greeting,
+    request,
+    serve_request,
+    text_request,
+)
 from pegasus_py.node.shell import Connection
 
 T = TypeVar("T")
@@ -87,6 +94,8 @@ class NodeSession:
         self._epoch = epoch
         self._observer = observer
         self._job: str | None = None
+        self._is_served = False
+        """The control channel's script has been sent starter.py, and no request since that it would hand back."""
         self._finished = False
         self._control = Channel(connection.host, self._gone)
         self._aux: Channel | None = None
@@ -137,16 +146,26 @@ class NodeSession:
         if self.fresh:
             self.fresh = False
             known = Question[bool](self.host, lambda words, body: _only("known", words, True))
-            self._control.request(request("know"), known)
+            self._request(request("know"), known)
         self._take_job(attempt.id)
         deadline = "-" if within is None else _centiseconds(time.monotonic() + self.info.ahead + within)
         words = [deadline, *(self._name(each) for each in clear)]
-        self._control.request(text_request("start", self._name(attempt.id), attempt.job.command, words), self)
+        message = text_request("start", self._name(attempt.id), attempt.job.command, words)
+        if not self._is_served:
+            message = serve_request() + message
+        self._request(message, self)
+        self._is_served = True
+
+    def _request(self, message: bytes, answer: Answer) -> None:
+        """On the control channel."""
+        if not message.startswith(BY_STARTER):
+            self._is_served = False
+        self._control.request(message, answer)
 
     def attach(self, attempt_id: str) -> None:
         """Wait on the node for an attempt that an earlier session has started."""
         self._take_job(attempt_id)
-        self._control.request(request("attach", self._name(attempt_id)), self)
+        self._request(request("attach", self._name(attempt_id)), self)
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -260,7 +279,7 @@ class NodeSession:
         answer = Question[bool](self._connection.host, lambda words, body: _only("bye", words, True))
         with contextlib.suppress(NodeError):
             if not self.busy:
-                self._control.request(request("bye"), answer)
+                self._request(request("bye"), answer)
                 await self._within(answer.result, ANSWER_WITHIN)
         self.close()
 
@@ -316,7 +335,10 @@ class NodeSession:
             raise NodeError(self._connection.host, "the session is closed")
         channel = await self._other() if apart or self.busy else self._control
         question = Question[T](self._connection.host, take)
-        channel.request(message, question)
+        if channel is self._control:
+            self._request(message, question)
+        else:
+            channel.request(message, question)
         try:
             return await self._within(question.result, ANSWER_WITHIN + within)
         except _NoAnswer:

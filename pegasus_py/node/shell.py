@@ -16,15 +16,15 @@ END_MARK = "#pegasus-end"
 
 BOOTSTRAP = (
     "exec /bin/sh -c '"
-    "s=; "
+    "pegasus_s=; "
     "while :; do "
-    "c=$(dd bs=65536 count=1 2>/dev/null; echo .); "
-    "c=${c%.}; "
-    '[ -n "$c" ] || exit 72; '
-    "s=$s$c; "
-    f"case $s in *{END_MARK}*) break;; esac; "
+    "pegasus_c=$(dd bs=65536 count=1 2>/dev/null; echo .); "
+    "pegasus_c=${pegasus_c%.}; "
+    '[ -n "$pegasus_c" ] || exit 72; '
+    "pegasus_s=$pegasus_s$pegasus_c; "
+    f"case $pegasus_s in *{END_MARK}*) break;; esac; "
     "done; "
-    'eval "$s"'
+    'eval "$pegasus_s"'
     "'"
 )
 """The command line to run on a node: it reads a script from stdin up to END_MARK and becomes it.

@@ -1,4 +1,4 @@
-"""Fixtures of the node side's tests: each runs with every shell that there is."""
+"""Fixtures of the node side's tests: each runs with every shell that there is, and with Python."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.nodes import SHELLS, Place
+from tests.node.nodes import WAYS, Place
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=WAYS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.param, tmp_path / "spool")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,14 +24,29 @@ WAIT = 30.0
 
 SHELLS = [name for name in ("bash", "dash", "busybox") if shutil.which(name)]
 """The shells that a runner is tried with. busybox is tried where it is installed."""
+WITH_STARTER = "starter"
+"""bash, and Python beside it: what most nodes have."""
+PYTHON = Path("/usr/bin/python3")
+WAYS = [*SHELLS, *([WITH_STARTER] if PYTHON.exists() and "bash" in SHELLS else [])]
+PROGRAMS = {"bash": "/bin/sh", WITH_STARTER: "/bin/sh", "dash": "dash", "busybox": "busybox sh"}
+
+
+def surroundings(way: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment in which a login has that way."""
+    found = {**os.environ, **(env or {})}
+    if way != WITH_STARTER:
+        found["PEGASUS_PYTHON"] = ""
+    if way in ("dash", "busybox"):
+        found["PEGASUS_PLAIN_SH"] = "1"
+    return found
+
+
+def bootstrap(way: str) -> str:
+    return BOOTSTRAP.replace("/bin/sh", PROGRAMS[way])
 
 
 def connector(shell: str, env: Mapping[str, str] | None = None) -> LocalConnector:
-    surroundings = {**os.environ, **(env or {})}
-    if shell != "bash":
-        surroundings["PEGASUS_PLAIN_SH"] = "1"
-    program = {"bash": "/bin/sh", "dash": "dash", "busybox": "busybox sh"}[shell]
-    return LocalConnector(surroundings, ("/bin/sh", "-c", BOOTSTRAP.replace("/bin/sh", program)))
+    return LocalConnector(surroundings(shell, env), ("/bin/sh", "-c", bootstrap(shell)))
 
 
 def attempt(job: int, command: str, number: int = 1, queue: str = QUEUE) -> Attempt:
@@ -90,14 +106,32 @@ class Node:
         (claim,) = self.spool.glob(f"{QUEUE}/ctl.*")
         return int(claim.read_text().split()[0])
 
+    def kill_runner(self, job: int) -> None:
+        """All that waits for the job's end, which goes on."""
+        for pid in (*self.starters(job), self.runner()):
+            os.kill(pid, signal.SIGKILL)
+
+    def starters(self, job: int) -> list[int]:
+        """The pid of the starter.py that has started it, if one has."""
+        first = self.marker(job)[0]
+        return [int(first[-3])] if len(first) == 12 else []
+
     def marker(self, job: int) -> list[list[str]]:
         path = self.spool / QUEUE / f"{job}.1.job"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    def _pid(self, job: int) -> int:
+        """By the marker: in the first line, or in one of its own where starter.py has made it; else 0."""
+        lines = self.marker(job)
+        named = [line for line in lines if line[0] == "pid" and line[-1] == "."]
+        word = named[0][1] if named else lines[0][3]
+        return int(word) if word != "-" else 0
+
     async def job_pid(self, job: int) -> int:
         """The pid of the job's process, once it has become the job."""
         await until(lambda: (self.spool / QUEUE / f"{job}.1.out").exists(), f"job {job} to begin")
-        pid = int(self.marker(job)[0][3])
+        await until(lambda: self._pid(job), f"job {job} to be named")
+        pid = self._pid(job)
         await until(lambda: carries(pid, f"PEGASUS_ATTEMPT={job}.1.{QUEUE}"), f"job {job} to run")
         return pid
 

@@ -11,10 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from pegasus_py.core.model import Report, Spot
+from pegasus_py.core.model import Report, Spot, SubNode
 from pegasus_py.errors import NodeError
 from pegasus_py.node.channel import Overtaken
-from tests.node.nodes import QUEUE, Node, Place, attempt, attempt_id, gone, until
+from pegasus_py.node.local import LocalConnector
+from pegasus_py.node.session import NodeSession
+from tests.node.nodes import (
+    QUEUE,
+    Node,
+    Place,
+    Watcher,
+    attempt,
+    attempt_id,
+    bootstrap,
+    gone,
+    surroundings,
+    until,
+)
 
 
 def missing(path: Path) -> bool:
@@ -105,6 +118,34 @@ def test_a_start_races_with_a_fence(place: Place) -> None:
 
     asyncio.run(main())
     assert sorted(map(int, oracle.read_text().split())) == sorted(set(range(1, 61)) - fenced)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace to hold up a call")
+def test_a_starter_that_is_held_up_finds_the_fence(place: Place, tmp_path: Path) -> None:
+    """It is held up between making its marker and writing into it, for longer than others wait for that."""
+    marker, ran = place.spool / QUEUE / "1.1.job", tmp_path / "ran"
+    hold = "inject=openat:delay_exit=3000000:when=1"
+    strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", str(marker), "-e", "trace=openat", "-e", hold)
+    subnode = SubNode("n1", "localhost", (("hostname", "localhost"),), str(place.spool))
+
+    async def main() -> None:
+        connector = LocalConnector(
+            surroundings(place.shell), (*strace, "/bin/sh", "-c", bootstrap(place.shell))
+        )
+        connection = await connector.connect(subnode)
+        watcher = Watcher()
+        session = await NodeSession.open(connection, subnode, QUEUE, 1, watcher)
+        session.start(attempt(1, f"touch {ran}"))
+        await until(marker.exists, "the marker")
+        async with place.node("n2") as other:
+            assert (await other.session.fence(attempt_id(1))).spot is Spot.FENCED
+            assert await watcher.next() == ("exists", attempt_id(1))
+            assert await spot(other, 1) is Spot.FENCED
+        session.close()
+        await connection.close()
+
+    asyncio.run(main())
+    assert not ran.exists()
 
 
 def test_an_empty_marker_becomes_a_fence(place: Place) -> None:
@@ -203,7 +244,7 @@ def test_the_runner_is_killed_while_its_job_runs(place: Place) -> None:
         async with place.node() as node:
             node.session.start(attempt(1, f"while [ ! -e {go} ]; do sleep 0.05; done"))
             pid = await node.job_pid(1)
-            os.kill(node.runner(), signal.SIGKILL)
+            node.kill_runner(1)
             assert (await node.watcher.next())[0] == "closed"
         assert not gone(pid)
         async with place.node() as node:
@@ -221,7 +262,7 @@ def test_what_is_left_of_a_tree_is_still_running(place: Place) -> None:
         async with place.node() as node:
             node.session.start(attempt(1, "setsid sleep 600 & wait"))
             pid = await node.job_pid(1)
-            os.kill(node.runner(), signal.SIGKILL)
+            node.kill_runner(1)
             await node.watcher.next()
         os.kill(pid, signal.SIGKILL)
         async with place.node() as node:
@@ -242,7 +283,7 @@ def test_a_reboot_is_told(place: Place) -> None:
             await node.run(1, "exit 2")
             node.session.start(attempt(2, "sleep 600"))
             pid = await node.job_pid(2)
-            os.kill(node.runner(), signal.SIGKILL)
+            node.kill_runner(2)
             os.killpg(pid, signal.SIGKILL)
         boot.write_text("second\n")
         async with place.node() as node:
@@ -258,7 +299,7 @@ def test_a_marker_of_another_machine(place: Place) -> None:
         async with place.node() as node:
             await node.run(1, "true")
             marker = place.spool / QUEUE / "1.1.job"
-            start, exited = marker.read_text().splitlines()
+            start, *_, exited = marker.read_text().splitlines()
             words = start.split()
             words[2] = "other"
             (place.spool / QUEUE / "2.1.job").write_text(" ".join(words) + "\n")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import stat
 from pathlib import Path
 
 import pytest
 
+from pegasus_py.node import session as session_module
 from tests.node.nodes import QUEUE, Place, attempt, attempt_id, gone, until
 
 ALL_BYTES = bytes(range(256))
@@ -128,6 +130,38 @@ def test_surroundings_of_a_job(place: Place) -> None:
             assert lines[5].split() == ["0", "1", "2", "3"]
 
     asyncio.run(main())
+
+
+def test_what_the_login_exports_reaches_the_job(place: Place) -> None:
+    """Under whatever name, the script's own included."""
+    source = (Path(session_module.__file__).parent / "runner.sh").read_text()
+    names = re.findall(r'login_OURS="([^"]+)"', source)[0].split()
+    assert names == sorted(names) and used_by(source) <= set(names)
+    place.env = {name: f"a {name} of  the user's" for name in [*names, "pegasus"]}
+
+    async def main() -> None:
+        async with place.node() as node:
+            for job in (1, 2):
+                _, _, status, size, _ = await node.run(job, "env")
+                told = (await node.session.read(attempt_id(job), 0, size)).decode(errors="replace")
+                found = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+                assert status == 0
+                assert {name: found.get(name) for name in place.env} == place.env
+                assert not any(name.startswith("login_") for name in found)
+            await node.session.run_cancel(attempt_id(2), "echo $dir", 10)
+            assert await node.session.read(attempt_id(2), size, 100) == b"a dir of the user's\n"
+
+    asyncio.run(main())
+
+
+def used_by(source: str) -> set[str]:
+    """The names of all variables that a shell script sets."""
+    code = "\n".join(line for line in source.splitlines() if not line.strip().startswith("#"))
+    found = set(re.findall(r"(?:^|[\s;{(])([a-z_]+)=", code, re.MULTILINE))
+    found |= set(re.findall(r"\bfor ([a-z_]+)\b", code))
+    for words in re.findall(r"\bread ((?:-\w+ |'' |\$\(\(.*?\)\) )*)([a-z_ ]+)", code):
+        found |= set(words[1].split())
+    return {name for name in found if name != "_" and not name.startswith(("login_", "pegasus_"))}
 
 
 def current_umask() -> int:

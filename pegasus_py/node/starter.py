@@ -1,0 +1,312 @@
+"""The quick way of the node-side script to start jobs: `posix_spawn` instead of a shell's forks.
+
+protocol.py sends this text and runner.sh runs it, where a node has an interpreter for it. It takes `start`, `clear` and
+`read` from the channel, does with the spool exactly what runner.sh does, and ends at the first request of another kind,
+which it hands back to the script. It must never read more of the channel than one request.
+
+It has to run with version 3.8, and it costs each sub-node some milliseconds, so it imports next to nothing. The text is
+in the command line, where it must not have the interpreter's name: a job may end all that has (`pkill -f`).
+"""
+
+import os
+import sys
+import time
+
+INLINE = 8192
+BLOCK = 1 << 16
+HANDED_BACK = 3
+"""The descriptor on which the script is told what is left for it to do."""
+BY_DEFAULT = (1, 2, 3, 13, 25)
+"""HUP, INT, QUIT, PIPE and XFSZ: the script or the interpreter ignores some. `import signal` would cost 4 ms."""
+
+
+ENDED_BEFORE = 128 + 15
+"""As if TERM had met it before its first command."""
+
+
+class Starter:
+    """`spool` ends with a slash. `owner` is the script's pid and start time, as in its own markers."""
+
+    def __init__(
+        self, spool: bytes, ctl: bytes, queue: bytes, boot: bytes, machine: bytes, owner: bytes, epoch: bytes
+    ) -> None:
+        self.spool = spool
+        self.ctl = ctl
+        self.queue = queue
+        self.head = b"start %b %b - - %b %b" % (boot, machine, owner, epoch)
+        self.tail = b"%d %b ." % (os.getpid(), started(os.getpid()))
+        self.count = 0
+        self.unsaved: list[tuple[bytes, int]] = []
+        self.env = os.environb.copy()
+        self.login_umask = 0o022
+
+    def serve(self) -> bytes:
+        """Answer requests; returns the line of one that is not for us, or nothing at the end of the channel."""
+        data = b""
+        while True:
+            line, newline, rest = data.partition(b"\n")
+            if not newline:
+                more = os.read(0, BLOCK)
+                if not more:
+                    return b""
+                data += more
+                continue
+            verb, *words = line.split(b" ")
+            if verb == b"start":
+                # Lines are counted for the shell, which reads them so; one more line break follows the last.
+                size = int(words[2])
+                whole = size + (words[1] != b"0")
+                parts = [rest]
+                missing = whole - len(rest)
+                while missing > 0:
+                    parts.append(os.read(0, min(missing, 1 << 20)))
+                    if not parts[-1]:
+                        return b""
+                    missing -= len(parts[-1])
+                rest = b"".join(parts)
+                self.start(words[0], rest[:size], words[3], words[4:])
+                data = rest[whole:]
+                if self.unsaved:
+                    self.save()
+            elif verb == b"clear":
+                self.clear(words)
+                say(b"cleared\n")
+                data = rest
+            elif verb == b"read":
+                self.read(*words)
+                data = rest
+            elif rest:
+                raise ValueError(line)
+            else:
+                return line
+
+    def start(self, name: bytes, text: bytes, deadline: bytes, clear: "list[bytes]") -> None:
+        if clear:
+            self.clear(clear)
+        try:
+            # Opened, not only looked for: NFS asks the server then.
+            os.close(os.open(self.ctl, os.O_RDONLY))
+        except OSError:
+            say(b"overtaken %d\n" % self.highest_epoch())
+            return
+        self.count += 1
+        path = self.spool + name
+        try:
+            marker = os.open(path + b".job", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            say(b"exists %b\n" % name)
+            return
+        except OSError as error:
+            say(b"refused %b the start marker cannot be made: %b\n" % (name, why(error)))
+            return
+        out = -1
+        try:
+            # The script counts its own starts; a letter tells these from them.
+            mark = b"%b s%d %b\n" % (self.head, self.count, self.tail)
+            reason = write(marker, mark)
+            if reason:
+                self.give_up(name, marker, b"the start marker cannot be written: " + reason)
+                return
+            # Whoever found the marker while it was empty may have put a fence there, and even cleared it away since.
+            if os.pread(marker, len(mark), 0) != mark or not os.fstat(marker).st_nlink:
+                say(b"exists %b\n" % name)
+                return
+            reason = self.write_text(path + b".sh", text)
+            if reason:
+                self.give_up(name, marker, b"the command cannot be written: " + reason)
+                return
+            if deadline != b"-" and time.clock_gettime(time.CLOCK_BOOTTIME) * 100 > int(deadline):
+                self.give_up(name, marker, b"the request to start it came too late")
+                return
+            try:
+                out = os.open(path + b".out", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                # Whoever ends it before it has a name puts a line behind ours, then removes the text.
+                barred = os.fstat(marker).st_size != len(mark)
+                pid = 0 if barred else self.spawn(name, path + b".sh", out)
+            except OSError as error:
+                self.give_up(name, marker, b"it cannot be started: " + why(error))
+                return
+            torn = b""
+            if barred:
+                status = ENDED_BEFORE
+            else:
+                torn = write(marker, b"pid %d %b .\n" % (pid, started(pid)))
+                status = os.waitpid(pid, 0)[1]
+                status = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            # A part of what was not taken may be there.
+            if write(marker, b"%bexit %d .\n" % (b"\n" if torn else b"", status)):
+                self.unsaved.append((name, status))
+            self.tell_exit(name, status, os.fstat(out).st_size)
+        finally:
+            os.close(marker)
+            if out >= 0:
+                os.close(out)
+
+    def spawn(self, name: bytes, script: bytes, out: int) -> int:
+        self.env[b"PEGASUS_JOB_ID"] = name.partition(b".")[0]
+        self.env[b"PEGASUS_ATTEMPT"] = name + b"." + self.queue
+        os.umask(self.login_umask)
+        try:
+            return os.posix_spawn(
+                b"/bin/sh",
+                (b"/bin/sh", script),
+                self.env,
+                file_actions=(
+                    (os.POSIX_SPAWN_OPEN, 0, b"/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, out, 1),
+                    (os.POSIX_SPAWN_DUP2, out, 2),
+                ),
+                setpgroup=0,
+                setsigdef=BY_DEFAULT,
+            )
+        finally:
+            os.umask(0o077)
+
+    def write_text(self, path: bytes, text: bytes) -> bytes:
+        """The reason why it cannot be written, or nothing."""
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError as error:
+            return why(error)
+        try:
+            return write(file, text)
+        finally:
+            os.close(file)
+
+    def give_up(self, name: bytes, marker: int, reason: bytes) -> None:
+        """The job's text has not run and never will; leaves no marker, or one that says so."""
+        write(marker, b"\nrefused .\n")
+        self.clear([name])
+        say(b"refused %b %b\n" % (name, reason))
+
+    def clear(self, names: "list[bytes]") -> None:
+        for name in names:
+            # The marker goes last: as long as anything is left, the attempt has not been forgotten.
+            for kind in (b".sh", b".out", b".cancel", b".job"):
+                try:
+                    os.unlink(self.spool + name + kind)
+                except OSError:
+                    pass
+
+    def tell_exit(self, name: bytes, status: int, size: int) -> None:
+        if not size:
+            say(b"exit %b %d 0 0\n" % (name, status))
+            return
+        if size <= INLINE:
+            # A process left behind may still be writing.
+            data = self.piece(name, 0, size)
+            say(b"exit %b %d %d %d\n%b" % (name, status, len(data), len(data), data))
+        else:
+            say(b"exit %b %d %d -\n" % (name, status, size))
+
+    def read(self, name: bytes, offset: bytes, length: bytes) -> None:
+        data = self.piece(name, int(offset), int(length))
+        say(b"data %b %d\n%b" % (name, len(data), data))
+
+    def piece(self, name: bytes, offset: int, length: int) -> bytes:
+        try:
+            file = os.open(self.spool + name + b".out", os.O_RDONLY)
+        except OSError:
+            return b""
+        try:
+            parts = []
+            while length > 0:
+                part = os.pread(file, min(length, 1 << 20), offset)
+                if not part:
+                    break
+                parts.append(part)
+                offset += len(part)
+                length -= len(part)
+            return b"".join(parts)
+        finally:
+            os.close(file)
+
+    def save(self) -> None:
+        """Exit statuses that a full disk did not take, tried again."""
+        left = []
+        for name, status in self.unsaved:
+            try:
+                marker = os.open(self.spool + name + b".job", os.O_WRONLY | os.O_APPEND)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                left.append((name, status))
+                continue
+            if write(marker, b"\nexit %d .\n" % status):
+                left.append((name, status))
+            os.close(marker)
+        self.unsaved = left
+
+    def highest_epoch(self) -> int:
+        found = [int(self.head.split(b" ")[7])]
+        try:
+            names = os.listdir(self.spool)
+        except OSError:
+            names = []
+        for name in names:
+            kind, _, number = name.partition(b".")
+            if kind == b"epoch" and number.isdigit():
+                found.append(int(number))
+        return max(found)
+
+
+def started(pid: int) -> bytes:
+    """A process's start time, which tells it from others that were given the same number."""
+    file = os.open("/proc/%d/stat" % pid, os.O_RDONLY)
+    try:
+        return os.read(file, 4096).rpartition(b")")[2].split()[19]
+    finally:
+        os.close(file)
+
+
+def write(file: int, data: bytes) -> bytes:
+    """All of it; the reason why it cannot be written, or nothing."""
+    while data:
+        try:
+            data = data[os.write(file, data) :]
+        except OSError as error:
+            return why(error)
+    return b""
+
+
+def say(data: bytes) -> None:
+    """To the controller. Should it be gone, the end of the channel will tell."""
+    write(1, data)
+
+
+def why(error: OSError) -> bytes:
+    return (error.strerror or "unknown reason").encode("ascii", "replace")
+
+
+def rename() -> None:
+    """For `ps` and `killall`, which otherwise take it for somebody's program."""
+    try:
+        file = os.open("/proc/self/comm", os.O_WRONLY)
+    except OSError:
+        return
+    write(file, b"pegasus")
+    os.close(file)
+
+
+def main() -> None:
+    spool, ctl, queue, boot, machine, owner, epoch, umask, ctype = map(os.fsencode, sys.argv[1:])
+    starter = Starter(spool, ctl, queue, boot, machine, owner, epoch)
+    starter.login_umask = int(umask, 8)
+    # The interpreter sets this variable in a locale of plain ASCII.
+    starter.env.pop(b"LC_CTYPE", None)
+    if ctype:
+        starter.env[b"LC_CTYPE"] = ctype[1:]
+    if b"_" in starter.env:
+        starter.env[b"_"] = b"/bin/sh"
+    os.umask(0o077)
+    rename()
+    os.set_inheritable(HANDED_BACK, False)
+    # Until this is said the script goes on without us.
+    os.write(HANDED_BACK, b"ready\n")
+    request = starter.serve()
+    unsaved = b" ".join(b"%b %d" % each for each in starter.unsaved)
+    os.write(HANDED_BACK, b"%b\n%b\n" % (unsaved, request))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""starter.py: that it is used, that it can be missing or die, and the moments in which its job has no name yet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pegasus_py.core.model import Spot
+from pegasus_py.node import starter as starter_module
+from pegasus_py.node.starter import Starter, started
+from tests.node.nodes import PYTHON, QUEUE, WITH_STARTER, Place, attempt, attempt_id, carries, gone, until
+
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=f"needs {PYTHON}")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Place:
+    return Place(WITH_STARTER, tmp_path / "spool")
+
+
+def a_process(**environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "600"], env={**os.environ, **environment}, process_group=0)
+
+
+def of_process(pid: int, what: str) -> bytes:
+    return Path(f"/proc/{pid}/{what}").read_bytes()
+
+
+def file(place: Place, name: str) -> Path:
+    return place.spool / QUEUE / name
+
+
+def test_jobs_follow_one_another_in_one_starter(served: Place) -> None:
+    async def main() -> None:
+        async with served.node() as node:
+            for job in (1, 2):
+                assert (await node.run(job, f"echo {job}"))[4] == b"%d\n" % job
+            (first,) = node.starters(1)
+            assert node.starters(2) == [first]
+            # What it does not know is for the script, which stays; the next job gets another starter.
+            assert [report.spot for report in await node.session.ask([attempt_id(1)])] == ["exited"]
+            await node.run(3, "echo 3")
+            (second,) = node.starters(3)
+            assert second != first
+            assert gone(first)
+            # What it does know leaves it where it is.
+            assert await node.session.read(attempt_id(3), 0, 10) == b"3\n"
+            await node.session.clear([attempt_id(2)])
+            await node.run(4, "true")
+            assert node.starters(4) == [second]
+
+    asyncio.run(main())
+
+
+def test_it_has_another_name_than_python(served: Place) -> None:
+    """A job may be `pkill -f python`."""
+
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            (pid,) = node.starters(1)
+            assert b"python" not in of_process(pid, "cmdline")
+            assert of_process(pid, "comm") == b"pegasus\n"
+
+    asyncio.run(main())
+
+
+def test_it_leaves_nothing_in_a_jobs_surroundings(served: Place) -> None:
+    """In the plainest of locales, where the interpreter adds to its environment."""
+    served.env = {name: "" for name in os.environ if name.startswith(("LC_", "LANG"))}
+    served.env |= {"LC_ALL": "", "LANG": "C"}
+    seen: list[set[str]] = []
+
+    async def main(place: Place) -> None:
+        async with place.node() as node:
+            await node.run(1, "true")
+            _, _, _, size, _ = await node.run(2, "env; grep -E 'SigIgn|SigBlk' /proc/self/status; umask")
+            lines = (await node.session.read(attempt_id(2), 0, size)).decode(errors="replace").splitlines()
+            # bash counts itself in another place.
+            seen.append({line for line in lines if not line.startswith(("PEGASUS_PYTHON=", "SHLVL="))})
+
+    asyncio.run(main(served))
+    plain = Place("bash", served.spool, served.env)
+    shutil.rmtree(served.spool)
+    asyncio.run(main(plain))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("text", ["exit 1", "echo not-ready >&3", "kill -9 $$", "exec false"])
+def test_an_interpreter_that_is_of_no_use(served: Place, tmp_path: Path, text: str) -> None:
+    broken = tmp_path / "python"
+    broken.write_text(f"#!/bin/sh\n{text}\n")
+    broken.chmod(0o755)
+    served.env = {"PEGASUS_PYTHON": str(broken)}
+
+    async def main() -> None:
+        async with served.node() as node:
+            for job in (1, 2):
+                assert await node.run(job, "echo on") == ("exited", attempt_id(job), 0, 3, b"on\n")
+                assert node.starters(job) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", ["", "head -c 3 >/dev/null; "])
+def test_an_interpreter_that_dies_later(served: Place, tmp_path: Path, before: str) -> None:
+    """It may have taken a part of what is on the channel, which is of no use then."""
+    broken = tmp_path / "python"
+    broken.write_text(f"#!/bin/sh\necho ready >&3\n{before}exit 1\n")
+    broken.chmod(0o755)
+    served.env = {"PEGASUS_PYTHON": str(broken)}
+
+    async def main() -> None:
+        async with served.node() as node:
+            assert (await node.run(1, "echo no"))[0] == "closed"
+        served.env = {}
+        async with served.node() as node:
+            assert [report.spot for report in await node.session.ask([attempt_id(1)])] == [Spot.ABSENT]
+
+    asyncio.run(main())
+
+
+def test_the_starter_is_killed_while_its_job_runs(served: Place) -> None:
+    go = served.spool.parent / "go"
+
+    async def main() -> None:
+        async with served.node() as node:
+            node.session.start(attempt(1, f"while [ ! -e {go} ]; do sleep 0.05; done"))
+            pid = await node.job_pid(1)
+            os.kill(node.starters(1)[0], signal.SIGKILL)
+            assert (await node.watcher.next())[0] == "closed"
+        assert not gone(pid)
+        async with served.node() as node:
+            node.session.attach(attempt_id(1))
+            go.touch()
+            told, report = await node.watcher.next()
+            assert (told, report.spot) == ("reported", Spot.VANISHED)
+
+    asyncio.run(main())
+
+
+def test_the_script_is_killed_while_a_job_of_its_starter_runs(served: Place) -> None:
+    """The starter still writes down how the job ended."""
+    go = served.spool.parent / "go"
+
+    async def main() -> None:
+        async with served.node() as node:
+            node.session.start(attempt(1, f"while [ ! -e {go} ]; do sleep 0.05; done; exit 5"))
+            await node.job_pid(1)
+            os.kill(node.runner(), signal.SIGKILL)
+        async with served.node() as node:
+            assert [report.spot for report in await node.session.ask([attempt_id(1)])] == [Spot.RUNNING]
+            node.session.attach(attempt_id(1))
+            go.touch()
+            assert await node.watcher.next() == ("exited", attempt_id(1), 5, 0, b"")
+
+    asyncio.run(main())
+
+
+def test_the_text_is_cut_off(served: Place) -> None:
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            (pid,) = node.starters(1)
+            node.session._control._write(b"start 2.1 3 30 -\necho no >&2\necho ")
+        await until(lambda: gone(pid), "the starter to leave")
+        async with served.node() as node:
+            assert await node.session.list() == [attempt_id(1)]
+
+    asyncio.run(main())
+
+
+def nameless(place: Place, starter: int) -> str:
+    """A marker as it is between the start of job 2 and the line that names it."""
+    words = file(place, "1.1.job").read_text().splitlines()[0].split()
+    words[-3:-1] = [str(starter), started(starter).decode()]
+    words[5:7] = [str(starter), words[-2]]
+    return " ".join(words) + "\n"
+
+
+def test_a_nameless_job_whose_starter_is_gone_can_never_run(served: Place) -> None:
+    """It may be a process that is about to become the job and cannot be found: without its text it comes to nothing."""
+
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            stranger = a_process()
+            file(served, "2.1.job").write_text(nameless(served, stranger.pid))
+            file(served, "2.1.sh").write_text("echo no")
+            (report,) = await node.session.ask([attempt_id(2)])
+            assert report.spot is Spot.STARTING
+            assert file(served, "2.1.sh").exists()
+            stranger.kill()
+            stranger.wait()
+            (report,) = await node.session.ask([attempt_id(2)])
+            assert report.spot is Spot.VANISHED
+            assert not file(served, "2.1.sh").exists()
+
+    asyncio.run(main())
+
+
+def test_a_nameless_job_is_found_by_its_variable(served: Place) -> None:
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            stranger = a_process()
+            file(served, "2.1.job").write_text(nameless(served, stranger.pid))
+            stranger.kill()
+            stranger.wait()
+            job = a_process(PEGASUS_ATTEMPT=attempt_id(2))
+            await until(lambda: carries(job.pid, f"PEGASUS_ATTEMPT={attempt_id(2)}"), "the job")
+            (report,) = await node.session.ask([attempt_id(2)])
+            assert report.spot is Spot.STARTING
+            assert await node.session.end(attempt_id(2), 5) == ()
+            assert job.wait(10) == -signal.SIGTERM
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_nameless_job_bars_its_start(
+    served: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What `end` does while a starter is between marker and start, in the same order as both do it."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (spool / "ctl").touch()
+    said: list[bytes] = []
+    monkeypatch.setattr(starter_module, "say", said.append)
+    mine = b"%d %b" % (os.getpid(), started(os.getpid()))
+    starter = Starter(
+        os.fsencode(f"{spool}/"), os.fsencode(spool / "ctl"), b"q" * 16, b"boot", b"m", mine, b"1"
+    )
+
+    def interrupted(path: bytes, text: bytes) -> bytes:
+        reason = Starter.write_text(starter, path, text)
+        with (spool / "2.1.job").open("a") as marker:
+            marker.write("\nbarred .\n")
+        return reason
+
+    starter.start(b"1.1", b"exit 3", b"-", [])
+    monkeypatch.setattr(starter, "write_text", interrupted)
+    starter.start(b"2.1", f"touch {tmp_path}/ran".encode(), b"-", [])
+    assert said == [b"exit 1.1 3 0 0\n", b"exit 2.1 143 0 0\n"]
+    assert not (tmp_path / "ran").exists()
+    assert (spool / "2.1.job").read_text().splitlines()[-1] == "exit 143 ."
+
+
+def test_end_bars_a_nameless_job(served: Place) -> None:
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            stranger = a_process()
+            try:
+                file(served, "2.1.job").write_text(nameless(served, stranger.pid))
+                file(served, "2.1.sh").write_text("echo no")
+                assert await node.session.end(attempt_id(2), 0.3) == ()
+                assert "barred" in file(served, "2.1.job").read_text()
+                assert not file(served, "2.1.sh").exists()
+                # The starter is none of its processes.
+                assert stranger.poll() is None
+            finally:
+                stranger.kill()
+                stranger.wait()
+
+    asyncio.run(main())
