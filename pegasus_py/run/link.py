@@ -35,8 +35,11 @@ from pegasus_py.store.logs import LogFiles
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
 CLEAR_AT = 32
-"""Ended attempts are cleared from a node's spool in groups of this many, and whenever the sub-node is idle."""
+"""Ended attempts are cleared from a node's spool in groups of this many, along with the next start."""
 CLEAR_AFTER = 1.0
+"""Seconds after which a smaller group goes, if the sub-node is idle then."""
+CLEAR_LATEST = 10.0
+"""Seconds after which it goes by a question of its own, if no start has come."""
 CLOCK_SLACK = 2.0
 """Seconds by which the wall clock may have been set while an attempt was out, without it counting as a restart."""
 CANCEL_LIMIT = 30.0
@@ -86,12 +89,17 @@ class Link:
         self._closed: asyncio.Future[str] | None = None
         self._taps: dict[str, Tap] = {}
         self._to_clear: list[Attempt] = []
+        self._may_ride: list[Attempt] = []
+        """To be cleared too; their logs are safe, so that the next start may take them along."""
+        self._riding: list[Attempt] = []
+        """Sent to be cleared along with the start that is under way."""
         self._at_last: list[Attempt] = []
         """What is cleared only when the run is over; see `clear`."""
         self._keep: set[str] = set()
         self._unwritten: list[Attempt] = []
         """Ended, with output on the node that this machine's disk did not take."""
         self._clear_timer: asyncio.TimerHandle | None = None
+        self._clear_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent: dict[str, str] = {}
         """The node's boot id when an attempt was sent, while its end is not known."""
@@ -163,7 +171,7 @@ class Link:
             await connection.close()
             raise
         self._connection, self._session = connection, session
-        if self._to_clear:
+        if self._to_clear or self._may_ride:
             self._clear_later()
         return closed
 
@@ -179,6 +187,9 @@ class Link:
 
     async def _drop_session(self) -> None:
         connection, self._connection, self._session, self._known = self._connection, None, None, None
+        # Whether these are gone is unknown; it does no harm to say it again.
+        self._to_clear += self._riding
+        self._riding = []
         if self._clear_timer is not None:
             self._clear_timer.cancel()
             self._clear_timer = None
@@ -232,7 +243,8 @@ class Link:
             case Send() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=True)
                 self._sent[attempt.id] = session.info.boot
-                session.start(attempt, within=order.within)
+                self._riding, self._may_ride = self._may_ride, []
+                session.start(attempt, [each.id for each in self._riding], within=order.within)
             case Attach() if self._may_begin(session, attempt):
                 self._tap(session, attempt, fresh=False)
                 session.attach(attempt.id)
@@ -322,6 +334,7 @@ class Link:
     # --- what the session tells (Observer) -------------------------------------------------------------------
 
     def exited(self, attempt_id: str, status: int, size: int, inline: bytes | None) -> None:
+        self._ride_is_over()
         tap, session = self._taps.get(attempt_id), self._session
         if tap is not None and session is not None:
             if tap.complete_now(size, inline):
@@ -341,9 +354,11 @@ class Link:
         self._plant.fact(Exited(tap.attempt.id, status))
 
     def exists(self, attempt_id: str) -> None:
+        self._ride_is_over()
         self._plant.fact(Reported(Report(attempt_id, Spot.RUNNING)))
 
     def refused(self, attempt_id: str, reason: str) -> None:
+        self._ride_is_over()
         tap = self._taps.pop(attempt_id, None)
         if tap is not None:
             tap.close()
@@ -397,21 +412,47 @@ class Link:
                 self._to_clear.append(attempt)
 
     def _clear_later(self) -> None:
-        if len(self._to_clear) >= CLEAR_AT and self._session is not None and not self._kills:
-            self._spawn(self._clear(self._session))
-        elif self._clear_timer is None:
-            self._clear_timer = asyncio.get_running_loop().call_later(CLEAR_AFTER, self._clear_soon)
+        if len(self._to_clear) >= CLEAR_AT:
+            attempts, self._to_clear = self._to_clear, []
+            if self._plant.logs.are_safe(attempts):
+                self._may_ride += attempts
+            else:
+                self._spawn(self._make_safe(attempts))
+        if self._clear_timer is None:
+            loop = asyncio.get_running_loop()
+            self._clear_due = loop.time() + CLEAR_LATEST
+            self._clear_timer = loop.call_later(CLEAR_AFTER, self._clear_soon)
+
+    async def _make_safe(self, attempts: list[Attempt]) -> None:
+        try:
+            await self._plant.flush(attempts)
+        except StorageError:
+            self._to_clear += attempts
+            return
+        except BaseException:
+            self._to_clear += attempts
+            raise
+        self._may_ride += attempts
+
+    def _ride_is_over(self) -> None:
+        """The start is answered, so what went along with it is gone from the node."""
+        if self._riding:
+            self._plant.cleared([attempt.id for attempt in self._riding])
+            self._riding = []
 
     def _clear_soon(self) -> None:
+        loop = asyncio.get_running_loop()
         self._clear_timer = None
-        if self._kills:
-            # The channel for questions is taken for as long as the grace period is.
-            self._clear_later()
-        elif self._session is not None:
+        if self._session is None:
+            return
+        # A question while a job runs takes a channel of its own, and that may be taken for a grace period.
+        if self._kills or (self._session.busy and loop.time() < self._clear_due):
+            self._clear_timer = loop.call_later(CLEAR_AFTER, self._clear_soon)
+        else:
             self._spawn(self._clear(self._session))
 
     async def _clear(self, session: NodeSession) -> None:
-        attempts, self._to_clear = self._to_clear, []
+        attempts, self._to_clear, self._may_ride = self._may_ride + self._to_clear, [], []
         if not attempts:
             return
         ids = [attempt.id for attempt in attempts]

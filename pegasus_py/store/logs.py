@@ -104,6 +104,10 @@ class LogFiles:
             os.close(self._descriptors.popitem()[1])
         self._sizes.clear()
 
+    def are_safe(self, attempts: Iterable[Attempt]) -> bool:
+        """Whether there is nothing to flush of these logs: no output, or it is on the disk."""
+        return not self._unsynced or self._unsynced.isdisjoint(map(_key, attempts))
+
     def sync(self, attempts: Iterable[Attempt]) -> None:
         """Flush these logs, open or closed, to the disk; it blocks. On StorageError none counts as flushed."""
         keys = {_key(attempt): self._file(attempt) for attempt in attempts}

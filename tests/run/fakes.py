@@ -42,6 +42,8 @@ class FakeSession:
             "bye": lambda _: None,
         }
         self.output = b""
+        self.cleared_along: list[str] = []
+        """What the last start was to clear."""
 
     @property
     def busy(self) -> bool:
@@ -49,6 +51,7 @@ class FakeSession:
 
     def start(self, attempt: Attempt, clear: Sequence[str] = (), *, within: float | None = None) -> None:
         self._take("start", attempt.id)
+        self.cleared_along = list(clear)
 
     def attach(self, attempt_id: str) -> None:
         self._take("attach", attempt_id)

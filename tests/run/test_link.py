@@ -142,6 +142,35 @@ async def test_nothing_is_cleared_while_a_kill_has_the_channel_for_questions(
         await until(lambda: len(stage.cleared) == 70)
 
 
+async def test_the_next_start_clears_what_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    ended = [attempt(job) for job in range(10, 10 + link_module.CLEAR_AT)]
+    ids = [each.id for each in ended]
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        for each in ended:
+            stage.logs.open(each, fresh=True)
+        stage.logs.write(ended[0], b"not flushed yet")
+        for each in ended:
+            stage.link.clear(each, keep=False)
+        stage.link.perform(Send(attempt(1)))
+        # Its log could be lost with this machine's power: the node's copy may not go yet.
+        assert session.cleared_along == []
+        session.exit(0)
+        await until(lambda: stage.logs.are_safe(ended))
+        stage.link.perform(Send(attempt(2)))
+        assert session.cleared_along == ids
+        stage.link.closed("lost")
+        second = await stage.session(2)
+        assert stage.cleared == []
+        stage.link.introduce()
+        stage.link.perform(Send(attempt(3)))
+        assert second.cleared_along == ids
+        second.exit(0)
+        assert stage.cleared == second.cleared_along
+
+
 async def test_leaving_waits_for_the_clearing_that_is_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
