@@ -1,10 +1,10 @@
 """The durable record of runs, jobs and attempts: an SQLite file that outlives kill -9, power cuts, full
 disks.
 
-A rollback journal, never WAL, which NFS cannot do. Each commit is flushed before it returns, and checks
-that the run that makes it is still the newest: a controller that was paused and overtaken can record, and
-so start, nothing. All methods block; call them from a thread that may wait. They may be called from
-several.
+A write-ahead log where the disk is this machine's own, else a rollback journal (see `ledger_db`); at rest it is
+one file either way. Each commit is flushed before it returns, and checks that the run that makes it is still the
+newest: a controller that was paused and overtaken can record, and so start, nothing. All methods block; call them
+from a thread that may wait. They may be called from several.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from pegasus_py.core.model import Job
 from pegasus_py.errors import QueueHeld, StorageBroken
 from pegasus_py.store.batch import Batch
-from pegasus_py.store.ledger_db import connect, may_be_full
+from pegasus_py.store.ledger_db import connect, grow, has_wal, may_be_full
 from pegasus_py.store.ledger_read import LedgerReads
 from pegasus_py.store.ledger_schema import end_values, params_of, spec_of
 
@@ -28,6 +28,12 @@ BALLAST = 1 << 20
 
 BALLAST_ROW = 3900
 """Bytes of one row of it: nearly a page."""
+
+PAGE = 4096
+CHECKPOINT_AT = 128
+"""Pages that a write-ahead log may take, by estimate, before they are brought into the file and it begins anew."""
+PAGES_PER_COMMIT = 6
+ROWS_PER_PAGE = 16
 
 SPECS = 1024
 """How many of the last shared parts of jobs are remembered, so as not to be written again."""
@@ -46,6 +52,13 @@ class Ledger(LedgerReads):
         self._serial = 0
         self._ballast = ballast
         self._has_ballast = False
+        self._has_wal = has_wal(db)
+        # On a small disk, where little is kept back, the log has to be small too.
+        self._checkpoint_at = min(CHECKPOINT_AT, ballast // (2 * PAGE)) or CHECKPOINT_AT
+        self._logged = 0
+        """Pages in the write-ahead log, by estimate."""
+        self._is_behind = False
+        """They could not be brought into the file: no new work until they are."""
         self._specs: dict[tuple[str | None, str | None, str], int] = {}
 
     @classmethod
@@ -60,6 +73,11 @@ class Ledger(LedgerReads):
 
     def close(self) -> None:
         with self._mutex:
+            if self._has_wal:
+                # Back to one file that can be read and copied anywhere; not while somebody reads it.
+                with suppress(sqlite3.Error):
+                    self._db.execute("PRAGMA busy_timeout = 0")
+                    self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.close()
 
     def __enter__(self) -> Ledger:
@@ -102,6 +120,8 @@ class Ledger(LedgerReads):
         error. One that starts something is refused until there is room again.
         """
         with self._speaking():
+            if batch.starts and self._is_behind:
+                self._checkpoint()
             if batch.starts and not self._has_ballast:
                 self._take_ballast()
             try:
@@ -111,6 +131,16 @@ class Ledger(LedgerReads):
                     raise
                 self._drop_ballast()
                 self._write_in_parts(batch)
+            if self._has_wal and self._logged >= self._checkpoint_at:
+                # What was to be recorded is: whether this works only matters to what comes next.
+                with suppress(sqlite3.Error):
+                    self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Bring the write-ahead log into the file. Otherwise new work would use up the space that is for ends."""
+        self._is_behind = True
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._logged, self._is_behind = 0, False
 
     def set_cleared(self, ids: Sequence[str]) -> None:
         """Record that nothing is left of these ended attempts on their nodes."""
@@ -130,6 +160,8 @@ class Ledger(LedgerReads):
             if not isinstance(error, sqlite3.Error) or not self._is_recorded(serial):
                 raise
         self._serial = serial
+        rows = len(batch.jobs) + len(batch.started) + len(batch.ended) + len(batch.cleared)
+        self._logged += PAGES_PER_COMMIT + rows // ROWS_PER_PAGE
 
     def _is_recorded(self, serial: int) -> bool:
         """Whether a commit that failed is there nevertheless, and, by another one, safely so."""
@@ -257,6 +289,8 @@ class Ledger(LedgerReads):
     def _take_ballast(self) -> None:
         """Make file and journal larger by what ends may need when nothing can grow any more."""
         rows = self._ballast // BALLAST_ROW
+        if not rows:
+            return
         (held,) = self._db.execute("SELECT count(*) FROM ballast").fetchone()
         if held < rows:
             with self._transaction():
@@ -265,13 +299,25 @@ class Ledger(LedgerReads):
                     "INSERT OR REPLACE INTO ballast VALUES (?, randomblob(?))",
                     [(n, BALLAST_ROW) for n in range(rows)],
                 )
+        if self._has_wal:
+            self._checkpoint()
+            with self._transaction():
+                self._fence()
+                # Nobody else writes into it now.
+                self._db.execute("UPDATE self SET doubts = doubts + 1")
+                grow(
+                    self.path.with_name(self.path.name + "-wal"),
+                    self._checkpoint_at * PAGE + rows * BALLAST_ROW,
+                )
+            self._has_ballast = True
+            return
         journal = self.path.with_name(self.path.name + "-journal")
         if journal.stat().st_size < rows * BALLAST_ROW:
             with self._transaction():
                 self._fence()
                 # What a transaction overwrites goes to the journal first, and a journal never shrinks.
                 self._db.execute("UPDATE ballast SET filler = randomblob(?)", (BALLAST_ROW,))
-        self._has_ballast = rows > 0
+        self._has_ballast = True
 
     def _drop_ballast(self) -> None:
         with self._transaction():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 
 from pegasus_py.core.model import Attempt, End, Job, JobOptions, JobState, Task
 from pegasus_py.errors import Place, QueueHeld, StorageError
+from pegasus_py.store import ledger_db
 from pegasus_py.store.batch import Batch, Ended, Moved
 from pegasus_py.store.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("local")
 
 S = JobState
 
@@ -273,15 +277,52 @@ def test_nothing_is_recorded_outside_a_run(path: Path) -> None:
 # ---- the file
 
 
-def test_the_file_is_for_its_owner_alone_and_uses_no_wal(path: Path) -> None:
+def test_the_files_are_for_their_owner_alone_and_one_at_rest(path: Path, local: bool) -> None:
     with Ledger.open(path) as ledger:
         ledger.begin_run("queue")
         start(ledger, 1)
+        names = {file.name.removeprefix("ledger.db") for file in path.parent.iterdir()}
+        assert names == ({"", "-locks", "-wal", "-shm"} if local else {"", "-locks", "-journal"})
         for file in path.parent.iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert not {file.name for file in path.parent.iterdir()} & {"ledger.db-wal", "ledger.db-shm"}
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     db.close()
+
+
+def test_a_ledger_that_a_killed_controller_left_is_read_on_any_disk(
+    tmp_path: Path, local: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the log beside it, which a disk that others write too does not go on with."""
+    kept, copy = tmp_path / "kept", tmp_path / "copy"
+    kept.mkdir()
+    with Ledger.open(kept / "ledger.db") as ledger:
+        ledger.begin_run("queue")
+        start(ledger, 1, 2)
+        shutil.copytree(kept, copy)
+    with Ledger.open(copy / "ledger.db", create=False) as reader:
+        assert len(reader.open_attempts()) == 2
+    monkeypatch.setattr(ledger_db, "is_local", lambda directory: not local)
+    with Ledger.open(copy / "ledger.db") as ledger:
+        assert len(ledger.open_attempts()) == 2
+        ledger.begin_run("queue")
+        start(ledger, 3)
+        with Ledger.open(copy / "ledger.db", create=False) as reader:
+            assert len(reader.open_attempts()) == 3
+
+
+def test_the_log_does_not_grow_with_the_work(path: Path, local: bool) -> None:
+    sizes = []
+    with Ledger.open(path) as ledger:
+        ledger.begin_run("queue")
+        before: list[Attempt] = []
+        for number in range(1, 400):
+            attempts = start(ledger, number)
+            ledger.commit(Batch(ended=[ended(each) for each in before]))
+            before = attempts
+            sizes.append(sum(file.stat().st_size for file in path.parent.glob("ledger.db-*")))
+    assert sizes[-1] == sizes[20]
 
 
 def test_a_ledger_that_is_not_there_or_not_one_is_named(path: Path) -> None:

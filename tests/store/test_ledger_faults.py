@@ -22,6 +22,8 @@ from pegasus_py.errors import StorageError
 from pegasus_py.store.batch import Batch, Ended
 from pegasus_py.store.ledger import Ledger
 
+pytestmark = pytest.mark.usefixtures("local")
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -221,7 +223,7 @@ def fails_at_the_end(ledger: Ledger) -> Iterator[None]:
 @pytest.mark.parametrize(("call", "step"), [("pwrite64", 17), ("fdatasync", 3)])
 @pytest.mark.timeout(900)
 def test_a_call_that_fails_fails_a_commit_or_nothing(
-    tmp_path: Path, call: str, step: int, error: str
+    tmp_path: Path, as_here: str, call: str, step: int, error: str
 ) -> None:
     """Fail the N-th call, for many N: what was said to be done is there, and nothing else."""
     for number in itertools.count(1, 1 if os.environ.get("PEGASUS_TORTURE") == "full" else step):
@@ -232,7 +234,7 @@ def test_a_call_that_fails_fails_a_commit_or_nothing(
         trace = ["-f", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={call}"]
         trace += ["-e", f"inject={call}:error={error}:when={number}"]
         said = subprocess.run(
-            ["strace", *trace, sys.executable, "-c", RETRIER, str(path)],
+            ["strace", *trace, sys.executable, "-c", as_here + RETRIER, str(path)],
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -269,12 +271,13 @@ while True:
 """
 
 
-def test_what_was_committed_outlives_kill_9_at_any_moment(tmp_path: Path) -> None:
+def test_what_was_committed_outlives_kill_9_at_any_moment(tmp_path: Path, as_here: str) -> None:
     path = tmp_path / "ledger.db"
     chance = random.Random(3)
     last = 0
     for _ in range(12):
-        process = subprocess.Popen([sys.executable, "-c", COMMITTER, str(path)], stdout=subprocess.PIPE)
+        committer = [sys.executable, "-c", as_here + COMMITTER, str(path)]
+        process = subprocess.Popen(committer, stdout=subprocess.PIPE)
         assert process.stdout
         with process.stdout as said:
             for _ in range(chance.randrange(1, 60)):

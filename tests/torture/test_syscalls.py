@@ -41,7 +41,7 @@ class Target:
 
 
 _STATE = ".pegasus/queue.yaml/"
-_LEDGER = (f"{_STATE}ledger.db", f"{_STATE}ledger.db-journal")
+_LEDGER = tuple(f"{_STATE}ledger.db{each}" for each in ("", "-journal", "-wal", "-shm"))
 _LOGS = tuple(f"{_STATE}logs/{n}.1.log" for n in range(1, 2 * JOBS))
 TARGETS = [
     Target("ledger", _LEDGER),
