@@ -124,6 +124,7 @@ class Engine:
         self._facts: deque[Wish] = deque(Wish(fact) for fact in first)
         self._bell = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, "ledger")
+        self._flusher = ThreadPoolExecutor(1, "logs")
         self._inherited = {fact.attempt.id for fact in first if isinstance(fact, Resumed)}
         self._unrecorded: list[Order] = []
         """Ends (Record and Drop) that the disk did not take, in order."""
@@ -205,6 +206,7 @@ class Engine:
             self._tell(Note(str(error), warning=True))
         finally:
             self._writer.shutdown()
+            self._flusher.shutdown()
 
     # --- a turn --------------------------------------------------------------------------------------------
 
@@ -471,7 +473,8 @@ class Engine:
 
     async def flush_logs(self, attempts: list[Attempt]) -> None:
         """Make logs safe on disk. Raises StorageError."""
-        await self._in_writer(self._stores.logs.sync, attempts)
+        # Not the thread that commits: no job waits for this.
+        await asyncio.get_running_loop().run_in_executor(self._flusher, self._stores.logs.sync, attempts)
 
     def _announce_cancel(self, fact: CancelAsked) -> None:
         which = "all jobs" if fact.jobs is None else "job " + ", ".join(map(str, sorted(fact.jobs)))

@@ -34,7 +34,7 @@ from pegasus_py.store.logs import LogFiles
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
-CLEAR_AT = 32
+CLEAR_AT = 64
 """Ended attempts are cleared from a node's spool in groups of this many, along with the next start."""
 CLEAR_AFTER = 1.0
 """Seconds after which a smaller group goes, if the sub-node is idle then."""

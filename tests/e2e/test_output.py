@@ -131,7 +131,7 @@ def test_a_huge_line_takes_little_memory(here: Path) -> None:
     peak = (
         "import atexit, pathlib, sys; from pegasus_py.cli.main import main; "
         "keep = lambda: pathlib.Path('peak').write_text(pathlib.Path('/proc/self/status').read_text()); "
-        "atexit.register(keep); sys.argv = ['pegasus', 'q']; main()"
+        "atexit.register(keep); main(['q'])"
     )
     with Path("out").open("wb") as out:
         done = subprocess.run(
