@@ -92,6 +92,7 @@ class Queue:
         return attempts
 
     def remove(self) -> None:
+        """Where there is much output; the rest goes with the field, for a disk may be slow after many removals."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -27,11 +27,8 @@ def run_case(bench: Bench) -> Section:
         queue = Queue(
             bench.field.directory(base), bench.field.environment(), hosts + more, f"- {line}\n" * jobs
         )
-        try:
-            queue.run("q")
-            return steady_rate(queue.succeeded(jobs))
-        finally:
-            queue.remove()
+        queue.run("q")
+        return steady_rate(queue.succeeded(jobs))
 
     def client(library: str) -> Callable[[], float]:
         return lambda: jobs / bench.peers.client(bench.field, library, addresses, jobs)
@@ -47,11 +44,16 @@ def run_case(bench: Bench) -> Section:
         "xargs setsid sh": lambda: local("setsid -w sh -c true"),
         "pegasus echo": lambda: pegasus("echo hello"),
         "pegasus, no flush": lambda: pegasus("true", RAM),
-        "pegasus, spool on disk": lambda: pegasus("true", None, f"  options: {{spool: {spool}}}\n"),
         "xargs sh": lambda: local("sh -c true"),
     }
     ways |= {library: client(library) for library in ("libssh2", "libssh") if library in bench.peers.modules}
     found = bench.rounds(ways)
+    # After the others: a disk on which many files are removed may be slow at making new ones for minutes.
+    on_disk = {
+        "pegasus": ways["pegasus"],
+        "pegasus, spool on disk": lambda: pegasus("true", None, f"  options: {{spool: {spool}}}\n"),
+    }
+    beside = bench.rounds(on_disk, most=2)
     rows = (
         compared(f"{jobs:,} x true", "/s", found, "pegasus", "libssh2", at_least(1.0)),
         compared("", "/s", found, "pegasus", "libssh", at_least(1.0)),
@@ -62,7 +64,7 @@ def run_case(bench: Bench) -> Section:
             f"{jobs:,} x echo, shown and logged", "/s", found, "pegasus echo", "pegasus", at_least(0.85)
         ),
         compared("what the flushes cost", "/s", found, "pegasus", "pegasus, no flush"),
-        compared("what files on the node cost", "/s", found, "pegasus", "pegasus, spool on disk"),
+        compared("what files on the node cost", "/s", beside, "pegasus", "pegasus, spool on disk"),
     )
     notes = (
         "connects excluded: Pegasus from the first job of the last sub-node to the last end, by its ledger; "
@@ -80,12 +82,9 @@ def run_whole(bench: Bench) -> Section:
 
     def pegasus() -> float:
         queue = bench.queue(hosts, "- true\n" * jobs)
-        try:
-            ran = queue.run("q")
-            queue.succeeded(jobs)
-            return jobs / ran.seconds
-        finally:
-            queue.remove()
+        ran = queue.run("q")
+        queue.succeeded(jobs)
+        return jobs / ran.seconds
 
     def parallel() -> float:
         config, names = bench.field.seats(nodes, SEATS, mux=True)
