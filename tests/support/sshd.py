@@ -69,6 +69,8 @@ class SshServer:
         self.user = getpass.getuser()
         self.options = dict(options or {})
         self.variable = f"PEGASUS_TEST_NODE={name}-{uuid.uuid4().hex}"
+        self.environment: dict[str, str] = {}
+        """What logins have besides; for the next `start`."""
         self.log = root / "sshd.log"
         self.boot_id_file = root / "boot_id"
         self.host_key = root / "host_key"
@@ -112,6 +114,7 @@ class SshServer:
         """The sshd_config; of a keyword that is there twice the first counts."""
         own = [f"{keyword} {value}" for keyword, value in self.options.items()]
         environment = f"HOME={self.home} {self.variable} PEGASUS_BOOT_ID_FILE={self.boot_id_file}"
+        environment += "".join(f" {name}={value}" for name, value in self.environment.items())
         return "\n".join(
             [
                 *own,

@@ -108,6 +108,9 @@ class World:
         for directory in (self.home, self.dir, root / "plan", root / "runs"):
             directory.mkdir(parents=True, exist_ok=True)
         self.farm = SshFarm(root / "nodes", nodes, server_options)
+        # starter.py is used on every other node, the script alone on the rest.
+        for server in list(self.farm)[1::2]:
+            server.environment["PEGASUS_PYTHON"] = ""
         self.homes = {server.name: server.home for server in self.farm}
         if local:
             self.homes["localhost"] = self.home
