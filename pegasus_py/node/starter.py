@@ -20,6 +20,8 @@ BY_DEFAULT = (1, 2, 3, 13, 25)
 """HUP, INT, QUIT, PIPE and XFSZ: the script or the interpreter ignores some. `import signal` would cost 4 ms."""
 
 
+CHILD_ENDED = 17
+"""CHLD."""
 ENDED_BEFORE = 128 + 15
 """As if TERM had met it before its first command."""
 
@@ -278,6 +280,16 @@ def why(error: OSError) -> bytes:
     return (error.strerror or "unknown reason").encode("ascii", "replace")
 
 
+def ignores(number: int) -> bool:
+    """Whether this process was started with that signal ignored."""
+    file = os.open("/proc/self/status", os.O_RDONLY)
+    try:
+        mask = os.read(file, 8192).partition(b"SigIgn:")[2].split()[0]
+    finally:
+        os.close(file)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def rename() -> None:
     """For `ps` and `killall`, which otherwise take it for somebody's program."""
     try:
@@ -299,6 +311,9 @@ def main() -> None:
     if b"_" in starter.env:
         starter.env[b"_"] = b"/bin/sh"
     os.umask(0o077)
+    if ignores(CHILD_ENDED):
+        # How a job ended could not be learnt; the script can.
+        return
     rename()
     os.set_inheritable(HANDED_BACK, False)
     # Until this is said the script goes on without us.

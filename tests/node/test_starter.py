@@ -108,6 +108,24 @@ def test_an_interpreter_that_is_of_no_use(served: Place, tmp_path: Path, text: s
     asyncio.run(main())
 
 
+def test_where_the_ends_of_children_are_ignored_the_script_does_it(served: Place, tmp_path: Path) -> None:
+    """Nobody could wait for the job then, but a shell that takes the signal for itself."""
+    deaf = tmp_path / "python"
+    deaf.write_text(
+        f"#!{PYTHON}\nimport os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        f"os.execv('{PYTHON}', ['{PYTHON}', *sys.argv[1:]])\n"
+    )
+    deaf.chmod(0o755)
+    served.env = {"PEGASUS_PYTHON": str(deaf)}
+
+    async def main() -> None:
+        async with served.node() as node:
+            assert (await node.run(1, "exit 3"))[2] == 3
+            assert node.starters(1) == []
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("before", ["", "head -c 3 >/dev/null; "])
 def test_an_interpreter_that_dies_later(served: Place, tmp_path: Path, before: str) -> None:
     """It may have taken a part of what is on the channel, which is of no use then."""
