@@ -77,6 +77,8 @@ class Controller:
 class World:
     """`nodes` servers with `subnodes` sub-nodes in all (and `localhost`, if `local`), and the queue of `plan`.
 
+    starter.py is used on every other node, the script alone on the rest; without `starter`, on all.
+
     Use as a context. `seed` is for the tests' choices (`rng`), and is printed. `server_options` is for sshd_config.
     The nodes' own HOMEs are `homes`; the queue is in `dir`. Afterwards `tests.torture.oracle.judge` says what is true.
     """
@@ -94,6 +96,7 @@ class World:
         server_options: Mapping[str, str] | None = None,
         routes: Mapping[str, tuple[str, int]] | None = None,
         queue_dir: Path | None = None,
+        starter: bool = True,
     ) -> None:
         self.root = root
         self.plan = plan
@@ -108,8 +111,7 @@ class World:
         for directory in (self.home, self.dir, root / "plan", root / "runs"):
             directory.mkdir(parents=True, exist_ok=True)
         self.farm = SshFarm(root / "nodes", nodes, server_options)
-        # starter.py is used on every other node, the script alone on the rest.
-        for server in list(self.farm)[1::2]:
+        for server in list(self.farm)[1 if starter else 0 :: 2 if starter else 1]:
             server.environment["PEGASUS_PYTHON"] = ""
         self.homes = {server.name: server.home for server in self.farm}
         if local:
