@@ -50,7 +50,7 @@ class SshConnector:
         accept_new: bool = False,
         connect_timeout: float = 10.0,
         login_timeout: float = 30.0,
-        keepalive_interval: float = 8.0,
+        keepalive_interval: float = 10.0,
         keepalive_count: int = 2,
         config: Path | None = None,
     ) -> None:
