@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from pegasus_py.core.model import Spot
 from pegasus_py.node import starter as starter_module
+from pegasus_py.node.protocol import serve_request
 from pegasus_py.node.starter import Starter, started
 from tests.node.nodes import PYTHON, QUEUE, WITH_STARTER, Place, attempt, attempt_id, carries, gone, until
 
@@ -56,6 +58,16 @@ def test_jobs_follow_one_another_in_one_starter(served: Place) -> None:
             assert node.starters(4) == [second]
 
     asyncio.run(main())
+
+
+def test_it_is_text_that_old_interpreters_read() -> None:
+    text = serve_request().partition(b"\n")[2].decode("ascii")
+    tree = ast.parse(text, feature_version=(3, 8))
+    # Names in these are looked up when the function is made, and `list[bytes]` is an error before 3.9.
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            told = [each.annotation for each in function.args.args] + [function.returns]
+            assert not any(isinstance(each, ast.Subscript) for each in told), function.name
 
 
 def test_it_has_another_name_than_python(served: Place) -> None:
