@@ -311,8 +311,8 @@ def main() -> None:
     if b"_" in starter.env:
         starter.env[b"_"] = b"/bin/sh"
     os.umask(0o077)
-    if ignores(CHILD_ENDED):
-        # How a job ended could not be learnt; the script can.
+    # An interpreter without the call, or one that could not learn how a job ended: the script can do both.
+    if not hasattr(os, "posix_spawn") or ignores(CHILD_ENDED):
         return
     rename()
     os.set_inheritable(HANDED_BACK, False)

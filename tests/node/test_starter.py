@@ -138,6 +138,24 @@ def test_where_the_ends_of_children_are_ignored_the_script_does_it(served: Place
     asyncio.run(main())
 
 
+def test_an_interpreter_without_the_call(served: Place, tmp_path: Path) -> None:
+    """As before 3.8."""
+    old = tmp_path / "python"
+    old.write_text(
+        f"#!{PYTHON}\nimport os, sys\ndel os.posix_spawn\n"
+        "code = sys.argv[2]\nsys.argv[:] = ['-c', *sys.argv[3:]]\nexec(code)\n"
+    )
+    old.chmod(0o755)
+    served.env = {"PEGASUS_PYTHON": str(old)}
+
+    async def main() -> None:
+        async with served.node() as node:
+            assert (await node.run(1, "exit 3"))[2] == 3
+            assert node.starters(1) == []
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("before", ["", "head -c 3 >/dev/null; "])
 def test_an_interpreter_that_dies_later(served: Place, tmp_path: Path, before: str) -> None:
     """It may have taken a part of what is on the channel, which is of no use then."""
