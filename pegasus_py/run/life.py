@@ -145,6 +145,8 @@ class _Life:
                 ledger.end_run(Outcome.STOPPED)
                 return ExitCode.STOPPED
             stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
+            if epoch == 1:
+                stores.logs.clear()
             state, engine, past = self._prepare(stores)
             outcome = await self._drive(state, engine, past, stores, epoch)
             try:

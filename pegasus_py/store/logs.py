@@ -33,6 +33,8 @@ class LogFiles:
         self._sizes: dict[_Key, int] = {}
         self._descriptors: OrderedDict[_Key, int] = OrderedDict()
         self._unsynced: set[_Key] = set()
+        self._fresh: set[_Key] = set()
+        """Open, without output so far."""
         self._failed = False
 
     def path(self, attempt: Attempt) -> Path:
@@ -42,23 +44,26 @@ class LogFiles:
     def open(self, attempt: Attempt, *, fresh: bool = False) -> int:
         """Get ready for an attempt's output and return how many bytes are here already.
 
-        `fresh`: it has not started yet, so that what lies under its name is not its own, and goes.
+        `fresh`: it has not started yet, so that what lies under its name is not its own, and goes when there is output.
+        Not before: a controller that was paused and overtaken gets none, and must not remove what the other one wrote.
         """
         key, path = _key(attempt), self._file(attempt)
-        with _named(path):
-            try:
-                if fresh:
-                    # To look first is a fifth of the cost where there is none.
-                    if os.path.lexists(path):
-                        os.unlink(path)  # noqa: PTH108
-                    self._sizes[key] = 0
-                else:
-                    self._sizes[key] = os.stat(path).st_size  # noqa: PTH116
-                    # What an earlier run wrote it may not have flushed.
-                    self._unsynced.add(key)
-            except FileNotFoundError:
-                self._sizes[key] = 0
+        self._fresh.discard(key)
+        self._sizes[key] = 0
+        if fresh:
+            self._fresh.add(key)
+            return 0
+        with _named(path), suppress(FileNotFoundError):
+            self._sizes[key] = os.stat(path).st_size  # noqa: PTH116
+            # What an earlier run wrote it may not have flushed.
+            self._unsynced.add(key)
         return self._sizes[key]
+
+    def clear(self) -> None:
+        """Remove all logs: in the first run of a ledger they are of one that has been deleted. Raises StorageError."""
+        with _named(self.directory):
+            for path in self.directory.glob("*.log"):
+                path.unlink(missing_ok=True)
 
     def write(self, attempt: Attempt, data: bytes) -> None:
         """Append to an open log. On StorageError a part may have been written: `size` says how much is here."""
@@ -96,6 +101,7 @@ class LogFiles:
         """No more output will come. Does not flush."""
         key = _key(attempt)
         self._sizes.pop(key, None)
+        self._fresh.discard(key)
         descriptor = self._descriptors.pop(key, None)
         if descriptor is not None:
             with _named(self._file(attempt)):
@@ -144,7 +150,9 @@ class LogFiles:
             return descriptor
         while len(self._descriptors) >= self._max_open:
             os.close(self._descriptors.popitem(last=False)[1])
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        cut = os.O_TRUNC if key in self._fresh else 0
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | cut, 0o600)
+        self._fresh.discard(key)
         self._descriptors[key] = descriptor
         return descriptor
 

@@ -52,6 +52,26 @@ def test_a_job_without_output_has_no_file_and_others_are_private(tmp_path: Path)
     assert stat.S_IMODE(logs.path(attempt(2)).stat().st_mode) == 0o600
 
 
+def test_who_is_overtaken_before_any_output_takes_none_away(tmp_path: Path) -> None:
+    """Paused with a start in its hands: the next controller has taken the attempt up, with its output."""
+    paused, later = LogFiles(tmp_path), LogFiles(tmp_path)
+    later.open(attempt(1), fresh=False)
+    later.write(attempt(1), b"all of it")
+    assert paused.open(attempt(1), fresh=True) == 0
+    paused.close(attempt(1))
+    assert paused.path(attempt(1)).read_bytes() == b"all of it"
+    later.close_all()
+
+
+def test_the_logs_of_a_ledger_that_was_deleted_go(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path)
+    (tmp_path / "1.1.log").write_text("of another job")
+    logs.clear()
+    assert logs.open(attempt(1), fresh=True) == 0
+    logs.close(attempt(1))
+    assert not logs.path(attempt(1)).exists()
+
+
 def test_a_fresh_attempt_does_not_go_on_with_a_strange_file_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "1.1.log").write_bytes(b"of a ledger that was thrown away")
     logs = LogFiles(tmp_path)
