@@ -33,6 +33,7 @@ class LogFiles:
         self._sizes: dict[_Key, int] = {}
         self._descriptors: OrderedDict[_Key, int] = OrderedDict()
         self._unsynced: set[_Key] = set()
+        self._flushing: set[_Key] = set()
         self._fresh: set[_Key] = set()
         """Open, without output so far."""
         self._failed = False
@@ -111,10 +112,11 @@ class LogFiles:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
         self._sizes.clear()
+        self._fresh.clear()
 
     def are_safe(self, attempts: Iterable[Attempt]) -> bool:
         """Whether there is nothing to flush of these logs: no output, or it is on the disk."""
-        return not self._unsynced or self._unsynced.isdisjoint(map(_key, attempts))
+        return all(_key(a) not in self._unsynced and _key(a) not in self._flushing for a in attempts)
 
     def sync(self, attempts: Iterable[Attempt]) -> None:
         """Flush these logs, open or closed, to the disk; it blocks. On StorageError none counts as flushed."""
@@ -123,6 +125,7 @@ class LogFiles:
         if not wanted:
             return
         # Before the flush: what is written meanwhile is not flushed.
+        self._flushing |= wanted.keys()
         self._unsynced -= wanted.keys()
         descriptors: list[int] = []
         try:
@@ -136,6 +139,7 @@ class LogFiles:
             self._unsynced |= wanted.keys()
             raise
         finally:
+            self._flushing -= wanted.keys()
             for descriptor in descriptors:
                 os.close(descriptor)
 

@@ -63,6 +63,24 @@ def test_who_is_overtaken_before_any_output_takes_none_away(tmp_path: Path) -> N
     later.close_all()
 
 
+def test_a_log_is_not_safe_before_its_flush_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+    logs.write(attempt(1), b"output")
+    seen = [logs.are_safe([attempt(1)])]
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        seen.append(logs.are_safe([attempt(1)]))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    logs.sync([attempt(1)])
+    seen.append(logs.are_safe([attempt(1)]))
+    assert seen == [False, False, False, True]
+    logs.close_all()
+
+
 def test_the_logs_of_a_ledger_that_was_deleted_go(tmp_path: Path) -> None:
     logs = LogFiles(tmp_path)
     (tmp_path / "1.1.log").write_text("of another job")
