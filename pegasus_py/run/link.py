@@ -452,18 +452,17 @@ class Link:
             self._spawn(self._clear(self._session))
 
     async def _clear(self, session: NodeSession) -> None:
-        attempts, self._to_clear, self._may_ride = self._may_ride + self._to_clear, [], []
+        if self._to_clear:
+            ended, self._to_clear = self._to_clear, []
+            await self._make_safe(ended)
+        attempts, self._may_ride = self._may_ride, []
         if not attempts:
             return
         ids = [attempt.id for attempt in attempts]
         try:
-            await self._plant.flush(attempts)
             await session.clear(ids)
-        except StorageError:
-            self._to_clear += attempts
-            return
         except BaseException:
-            self._to_clear += attempts
+            self._may_ride += attempts
             raise
         self._plant.cleared(ids)
 
