@@ -158,7 +158,8 @@ class SshConnector:
                 route.asked,
                 route.port,
                 username=route.user,
-                config=[str(file) for file in sshconfig.config_files(self._config)],
+                options=route.read,
+                config=None if route.read else [str(f) for f in sshconfig.config_files(self._config)],
                 tunnel=jump.link.connection if jump else None,
                 client_factory=lambda: link,
                 # The link judges the key; all that asyncssh needs of known_hosts are revoked keys.
@@ -171,6 +172,7 @@ class SshConnector:
                 ),
                 compression_algs=["none"],
                 gss_host=None,
+                pkcs11_provider=(),
                 agent_forwarding=False,
                 password_auth=False,
                 kbdint_auth=False,

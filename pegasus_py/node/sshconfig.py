@@ -39,7 +39,8 @@ class Route:
     `asked` is the host as written, without user and port; `jumps` are the hops of ProxyJump as written. `login` are
     arguments for asyncssh about keys and algorithms. `keys` are the files that will be offered (None: the default
     ones), `missing` those that are named but not there. `connect_timeout` and `alive_interval` are in seconds, and
-    `alive_count` is how many questions may stay unanswered (None: not said).
+    `alive_count` is how many questions may stay unanswered (None: not said). `read` is the configuration as asyncssh
+    has read it, so that not every connection reads it again; None where it depends on what is found on the way.
     """
 
     written: str
@@ -55,6 +56,7 @@ class Route:
     keys: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
     login: Mapping[str, Any] = field(default_factory=dict)
+    read: Any = field(default=None, repr=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -147,6 +149,7 @@ def _route(
     if not get("HostKeyAlgorithms"):
         login["server_host_key_algs"] = algorithms_for(host_keys.lines())
     jumps = tuple(hop.strip() for hop in str(options.tunnel).split(",")) if options.tunnel else ()
+    depends = options.canonicalize_hostname or options.config.has_match_final()
     return Route(
         written,
         to.host,
@@ -162,6 +165,7 @@ def _route(
         keys=keys,
         missing=missing,
         login=login,
+        read=None if depends else options,
     )
 
 
@@ -178,7 +182,12 @@ CIPHERS = (
 
 def _identities(get: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...] | None, tuple[str, ...]]:
     """What to tell asyncssh of keys; the files that will be offered (None: the default ones); those not there."""
-    login: dict[str, Any] = {"ignore_encrypted": True}
+    login: dict[str, Any] = {
+        "ignore_encrypted": True,
+        "client_keys": (),
+        "agent_path": (),
+        "agent_identities": (),
+    }
     agent = get("IdentityAgent", ())
     if agent in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK"):
         login["agent_path"] = os.environ.get("SSH_AUTH_SOCK", "")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncssh
+from asyncssh.constants import MSG_IGNORE
 
 from pegasus_py.errors import NodeError
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
@@ -111,6 +112,7 @@ class Link(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._connection = conn
+        _spare_ignore_packets(conn)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         kind, blob = key.algorithm.decode(), base64.b64encode(key.public_data).decode()
@@ -134,7 +136,6 @@ class Link(asyncssh.SSHClient):
 
     def auth_completed(self) -> None:
         self.authenticated = True
-        _spare_ignore_packets(self.connection)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._lost.done():
@@ -270,12 +271,10 @@ def _spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
     It hides the next initialisation vector of CBC ciphers (RFC 4251, 9.3.1). The others have no use for it, and it is
     half of the encryption, of the system calls, and of what the server has to read.
     """
-    if "-cbc" in str(connection.get_extra_info("send_cipher")):
-        return
     send = connection.send_packet
 
     def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
-        if pkttype != asyncssh.constants.MSG_IGNORE:
+        if pkttype != MSG_IGNORE or "-cbc" in str(connection.get_extra_info("send_cipher")):
             send(pkttype, *args, handler=handler)
 
     connection.send_packet = send_packet  # type: ignore[method-assign]
