@@ -67,10 +67,9 @@ def _dispatch(words: list[str]) -> int:
         if quick_stop(words[1:]):
             return int(ExitCode.OK)
     if len(words) == 1 and words[0] in ("q", "queue", "b", "broadcast"):
-        # Where there is no option to read, the verb can do without that, too.
-        from pegasus_py.cli.run import without_options
+        from pegasus_py.cli.quickrun import quick_run
 
-        return without_options(words[0])
+        return int(quick_run(words))
     from pegasus_py.cli.app import app
 
     try:

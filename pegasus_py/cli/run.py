@@ -103,15 +103,6 @@ def broadcast(
     _run(settings, hosts_file, queue_file, accept_new, grace, json)
 
 
-def without_options(verb: str) -> int:
-    """What `verb`, under either of its names, does when it stands alone; the exit code."""
-    try:
-        queue() if verb in ("q", "queue") else broadcast()
-    except typer.Exit as leaving:
-        return leaving.exit_code
-    return 0
-
-
 def _defaults(
     timeout: str | None,
     retries: int | None,

@@ -90,7 +90,7 @@ def config_files(override: Path | None = None) -> list[Path]:
 
 def resolve(written: str, files: Sequence[Path], *, hop: bool = False, pins: dict[str, KnownKey]) -> Route:
     """Ask the configuration. Blocks (files, and commands of `Match exec`). NodeError, not transient, if it is bad."""
-    import asyncssh
+    from pegasus_py.node.sshimport import asyncssh
 
     try:
         to = parse_destination(written, hop=hop)

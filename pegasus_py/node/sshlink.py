@@ -13,12 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import asyncssh
-from asyncssh.constants import MSG_IGNORE
-
 from pegasus_py.errors import NodeError
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
 from pegasus_py.node.shell import BOOTSTRAP, Receiver, Stream
+from pegasus_py.node.sshimport import asyncssh
 
 WINDOW = 2 * 1024 * 1024
 LARGEST_WINDOW = 16 * 1024 * 1024
@@ -274,7 +272,9 @@ def _spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
     send = connection.send_packet
 
     def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
-        if pkttype != MSG_IGNORE or "-cbc" in str(connection.get_extra_info("send_cipher")):
+        if pkttype != asyncssh.constants.MSG_IGNORE or "-cbc" in str(
+            connection.get_extra_info("send_cipher")
+        ):
             send(pkttype, *args, handler=handler)
 
     connection.send_packet = send_packet  # type: ignore[method-assign]

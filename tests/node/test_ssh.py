@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 
 from pegasus_py.errors import NodeError
@@ -276,4 +278,56 @@ async def test_no_terminal_and_no_agent_on_the_node(agent: None, farm: SshFarm, 
     connection = await SshConnector().connect(node("node-1"))
     script = "tty; echo ${SSH_AUTH_SOCK-none}; exit 0"
     assert await run_script(connection, script) == (b"not a tty\nnone\n", None)
+    await connection.close()
+
+
+@pytest.mark.parametrize(("cipher", "empty"), [("aes128-gcm@openssh.com", False), ("aes128-cbc", True)])
+async def test_empty_packets_are_sent_where_the_cipher_needs_them(
+    cipher: str, empty: bool, new_farm: SshFarm, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    log = asyncssh.SSHClientConnection.log_sent_packet
+
+    def spy(self: asyncssh.SSHClientConnection, kind: int, *rest: Any) -> None:
+        sent.append(kind)
+        log(self, kind, *rest)
+
+    monkeypatch.setattr(asyncssh.SSHClientConnection, "log_sent_packet", spy)
+    new_farm.add("node-1", {"Ciphers": cipher}).start()
+    append(new_farm.configure(home), f"Host *\n  Ciphers {cipher}\n")
+    connection = await SshConnector().connect(node("node-1"))
+    assert await run_script(connection, "echo hello") == (b"hello\n", None)
+    await connection.close()
+    assert (asyncssh.constants.MSG_IGNORE in sent) is empty
+
+
+async def test_the_configuration_is_read_once_for_many_connections(
+    ssh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    parse = asyncssh.config.SSHConfig.parse
+
+    def spy(self: asyncssh.config.SSHConfig, path: Path) -> None:
+        reads.append(path)
+        parse(self, path)
+
+    monkeypatch.setattr(asyncssh.config.SSHConfig, "parse", spy)
+    connector = SshConnector()
+    connections = await asyncio.gather(*(connector.connect(node("node-1", f"sub-{n}")) for n in range(4)))
+    assert reads
+    assert len(reads) == len(set(reads))
+    for connection in connections:
+        await connection.close()
+
+
+async def test_match_final_counts_for_the_connection_too(farm: SshFarm, home: Path) -> None:
+    server = farm["node-1"]
+    config = farm.configure(home)
+    append(
+        config,
+        f"Host other\n  HostName {server.address}\n  HostKeyAlias node-1\n  IdentityFile {farm.client_key}\n",
+    )
+    append(config, f"Match final host {server.address}\n  Port {server.port}\n  User {server.user}\n")
+    connection = await SshConnector().connect(node("other"))
+    assert await run_script(connection, "echo hello") == (b"hello\n", None)
     await connection.close()

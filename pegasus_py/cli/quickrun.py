@@ -1,0 +1,18 @@
+"""`pegasus q` and `pegasus b` without typer, where no option is to be read: the way they are called most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pegasus_py.core.state import Mode, Settings
+from pegasus_py.errors import ExitCode
+from pegasus_py.run.life import Request, live
+
+MODES = {"q": Mode.QUEUE, "queue": Mode.QUEUE, "b": Mode.BROADCAST, "broadcast": Mode.BROADCAST}
+
+
+def quick_run(words: Sequence[str]) -> ExitCode:
+    """Run the queue in the mode that the only one of `words` names, with all options at their defaults."""
+    (verb,) = words
+    return live(Request(Settings(MODES[verb]), Path("hosts.yaml"), Path("queue.yaml")))

@@ -1,0 +1,30 @@
+"""asyncssh, imported in three quarters of the time.
+
+It looks for two libraries of C, and Python's way to find one asks the compiler and the linker when it is not there:
+30 ms at every start. Where the C library keeps a list of all libraries, that is looked into first.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+from pathlib import Path
+
+LIST = Path("/etc/ld.so.cache")
+
+_find = ctypes.util.find_library
+
+
+def find_library(name: str) -> str | None:
+    """As in `ctypes.util`, but at once where the library is not in the list; without a list, the usual way."""
+    try:
+        known = f"lib{name}.so".encode() in LIST.read_bytes()
+    except OSError:
+        known = True
+    return _find(name) if known else None
+
+
+ctypes.util.find_library = find_library
+try:
+    import asyncssh as asyncssh
+finally:
+    ctypes.util.find_library = _find

@@ -1,0 +1,37 @@
+"""The import of asyncssh asks no compiler for libraries, and leaves the interpreter as it was."""
+
+from __future__ import annotations
+
+import ctypes.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pegasus_py.node import sshimport
+
+
+def test_it_asks_neither_compiler_nor_linker() -> None:
+    code = """
+import sys
+started = set()
+sys.addaudithook(lambda event, about: event == "subprocess.Popen" and started.add(str(about[0]).rpartition("/")[2]))
+from pegasus_py.node import sshimport
+print(sorted(started - {"ldconfig"}), sshimport.asyncssh.__name__)
+"""
+    if not sshimport.LIST.exists():
+        pytest.skip("this C library keeps no list")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[] asyncssh\n", done.stderr
+
+
+def test_what_is_in_the_list_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ctypes.util.find_library is not sshimport.find_library
+    usual = ctypes.util.find_library("c")
+    assert sshimport.find_library("c") == usual
+    listed = tmp_path / "list"
+    monkeypatch.setattr(sshimport, "LIST", listed)
+    assert sshimport.find_library("c") == usual, "without a list"
+    listed.write_bytes(b"\0libm.so.6\0")
+    assert sshimport.find_library("c") is None
