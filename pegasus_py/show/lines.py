@@ -27,9 +27,10 @@ class Lines:
         end = data.rfind(b"\n") + 1
         if not end:
             return self._begin(data)
-        head = data if end == len(data) else data[:end]
-        if self.tail:
-            head = bytes(self.tail) + head
+        head = data
+        if self.tail or end < len(data):
+            # One copy of what may be much.
+            head = b"".join((self.tail, memoryview(data)[:end]))
             self.tail = bytearray()
         self.bar = False
         done = _whole(head)

@@ -9,18 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import select
+import stat
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO
 
+Bytes = bytes | memoryview
+
 PIECE = 64 * 1024
-"""Bytes that are written at once."""
+"""Bytes that are written at once where somebody reads them."""
 MOST = 64 * 1024 * 1024
 """Bytes that wait at most; what comes when they do is left out, and it is said how much."""
 
 AT_ONCE = 1024 * 1024
-"""Bytes that are joined for one write, about."""
+"""Bytes that are taken for writing together, about, and that go into a file at once."""
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 """Nobody reads any more: no reason for a message."""
@@ -35,7 +39,8 @@ class Outlet:
 
     def __init__(self, out: BinaryIO | None, err: BinaryIO | None, *, thread: bool) -> None:
         self._streams = [out, err]
-        self._parts: deque[tuple[int, bytes]] = deque()
+        self._pieces = (_piece(out), _piece(err))
+        self._parts: deque[tuple[int, Bytes]] = deque()
         self._change = threading.Condition()
         self._closing = False
         self._dropped = 0
@@ -51,7 +56,7 @@ class Outlet:
         """Whether `stream` (0: out, 1: err) still takes something."""
         return self._streams[stream] is not None
 
-    def send(self, parts: Iterable[tuple[int, bytes]]) -> None:
+    def send(self, parts: Iterable[tuple[int, Bytes]]) -> None:
         """Write each part to its stream (0: out, 1: err); neighbours for the same stream go in one write."""
         ready = _joined(parts)
         if self._thread is None:
@@ -72,7 +77,7 @@ class Outlet:
             self._change.notify_all()
         self._thread.join(timeout)
 
-    def _enqueue(self, stream: int, data: bytes) -> None:
+    def _enqueue(self, stream: int, data: Bytes) -> None:
         if self.backlog + len(data) > MOST:
             self._dropped += len(data)
             return
@@ -98,15 +103,16 @@ class Outlet:
         if self._dropped:
             self._write(1, _left_out(self._dropped))
 
-    def _some(self) -> list[tuple[int, bytes]]:
+    def _some(self) -> list[tuple[int, Bytes]]:
         """The next parts, not all at once: joining them takes their size in memory again."""
-        parts, size = [], 0
+        parts: list[tuple[int, Bytes]] = []
+        size = 0
         while self._parts and size < AT_ONCE:
             parts.append(self._parts.popleft())
             size += len(parts[-1][1])
         return parts
 
-    def _write(self, stream: int, data: bytes) -> None:
+    def _write(self, stream: int, data: Bytes) -> None:
         target = self._streams[stream]
         if target is None:
             return
@@ -115,7 +121,7 @@ class Outlet:
             while view:
                 # A raw stream may take a part, or nothing when someone made the terminal non-blocking. In pieces, so
                 # that `written` tells a slow reader from none.
-                taken: int | None = target.write(view[:PIECE])
+                taken: int | None = target.write(view[: self._pieces[stream]])
                 if taken is None:
                     select.select([], [target], [], 1)
                 else:
@@ -130,9 +136,19 @@ class Outlet:
                 self._write(1, told.encode())
 
 
-def _joined(parts: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+def _piece(stream: BinaryIO | None) -> int:
+    """Bytes for one write: as many as there are where nobody reads who may be slow, a file or a null device."""
+    with suppress(OSError, ValueError):
+        if stream is not None:
+            kind = os.fstat(stream.fileno()).st_mode
+            if stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not stream.isatty()):
+                return AT_ONCE
+    return PIECE
+
+
+def _joined(parts: Iterable[tuple[int, Bytes]]) -> list[tuple[int, Bytes]]:
     """Neighbours for the same stream as one, but for those so large that copying them costs more than a write."""
-    groups: list[tuple[int, list[bytes]]] = []
+    groups: list[tuple[int, list[Bytes]]] = []
     size = 0
     for stream, data in parts:
         if groups and groups[-1][0] == stream and size + len(data) <= PIECE:
