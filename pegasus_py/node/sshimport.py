@@ -7,6 +7,7 @@ It looks for two libraries of C, and Python's way to find one asks the compiler 
 from __future__ import annotations
 
 import ctypes.util
+import os
 from pathlib import Path
 
 LIST = Path("/etc/ld.so.cache")
@@ -15,9 +16,12 @@ _find = ctypes.util.find_library
 
 
 def find_library(name: str) -> str | None:
-    """As in `ctypes.util`, but at once where the library is not in the list; without a list, the usual way."""
+    """As in `ctypes.util`, but at once where the library is not in the list; without a list, the usual way.
+
+    So too where somebody names directories of his own.
+    """
     try:
-        known = f"lib{name}.so".encode() in LIST.read_bytes()
+        known = "LD_LIBRARY_PATH" in os.environ or f"lib{name}.so".encode() in LIST.read_bytes()
     except OSError:
         known = True
     return _find(name) if known else None

@@ -67,7 +67,7 @@ from pegasus_py.store.logs import LogFiles
 from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
 
-WATCH_EVERY = 0.13
+WATCH_EVERY = 0.18
 """Seconds between looks at the queue file; file events would not arrive on NFS."""
 _SAID = (Send, Attach, Ask, Fence, Kill)
 STORAGE_RETRY = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,9 @@ print(sorted(started - {"ldconfig"}), sshimport.asyncssh.__name__)
 """
     if not sshimport.LIST.exists():
         pytest.skip("this C library keeps no list")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[] asyncssh\n", done.stderr
 
 
@@ -30,8 +33,11 @@ def test_what_is_in_the_list_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ctypes.util.find_library is not sshimport.find_library
     usual = ctypes.util.find_library("c")
     assert sshimport.find_library("c") == usual
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     listed = tmp_path / "list"
     monkeypatch.setattr(sshimport, "LIST", listed)
     assert sshimport.find_library("c") == usual, "without a list"
     listed.write_bytes(b"\0libm.so.6\0")
     assert sshimport.find_library("c") is None
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    assert sshimport.find_library("c") == usual
