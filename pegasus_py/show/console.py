@@ -23,7 +23,7 @@ from pegasus_py.core.events import (
 from pegasus_py.core.model import JobState
 from pegasus_py.show import words
 from pegasus_py.show.lines import Lines
-from pegasus_py.show.outlet import Bytes, Outlet
+from pegasus_py.show.outlet import Outlet
 from pegasus_py.show.terminal import RESET, cells, clean, clean_text, fit, plain, wrap, wrap_words
 
 OUT, ERR = 0, 1
@@ -72,7 +72,7 @@ class Console:
         self._measure = measure
         self._quiet = quiet
         self._live = live
-        self._parts: list[tuple[int, Bytes]] = []
+        self._parts: list[tuple[int, bytes]] = []
         self._size = 0
         self._lines: dict[tuple[int, int], tuple[str, Lines]] = {}
         self._prefixes: dict[tuple[int, str], bytes] = {}
@@ -201,8 +201,8 @@ class Console:
         if room is not None:
             block = _wrapped(block, room)
         # The last newline gets a prefix too much; a view of what is before it spares copies of megabytes.
-        self._put(OUT, prefix)
-        self._put(OUT, memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)])
+        lines = memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
+        self._put(OUT, b"".join((prefix, lines)))
 
     def _say(self, text: str, name: str = "", colour: int | None = None, *, cut: bool = False) -> None:
         """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""
@@ -214,7 +214,7 @@ class Console:
             shown = f"\x1b[{colour}m{piece}{RESET}" if colour and self._colour[ERR] else piece
             self._put(ERR, prefix + shown.encode() + b"\n")
 
-    def _put(self, stream: int, data: Bytes) -> None:
+    def _put(self, stream: int, data: bytes) -> None:
         if self._drawn:
             self._parts.append((OUT, _ERASE))
             self._drawn = b""

@@ -16,8 +16,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import BinaryIO
 
-Bytes = bytes | memoryview
-
 PIECE = 64 * 1024
 """Bytes that are written at once where somebody reads them."""
 MOST = 64 * 1024 * 1024
@@ -40,7 +38,7 @@ class Outlet:
     def __init__(self, out: BinaryIO | None, err: BinaryIO | None, *, thread: bool) -> None:
         self._streams = [out, err]
         self._pieces = (_piece(out), _piece(err))
-        self._parts: deque[tuple[int, Bytes]] = deque()
+        self._parts: deque[tuple[int, bytes]] = deque()
         self._change = threading.Condition()
         self._closing = False
         self._dropped = 0
@@ -56,7 +54,7 @@ class Outlet:
         """Whether `stream` (0: out, 1: err) still takes something."""
         return self._streams[stream] is not None
 
-    def send(self, parts: Iterable[tuple[int, Bytes]]) -> None:
+    def send(self, parts: Iterable[tuple[int, bytes]]) -> None:
         """Write each part to its stream (0: out, 1: err); neighbours for the same stream go in one write."""
         ready = _joined(parts)
         if self._thread is None:
@@ -77,7 +75,7 @@ class Outlet:
             self._change.notify_all()
         self._thread.join(timeout)
 
-    def _enqueue(self, stream: int, data: Bytes) -> None:
+    def _enqueue(self, stream: int, data: bytes) -> None:
         if self.backlog + len(data) > MOST:
             self._dropped += len(data)
             return
@@ -103,16 +101,15 @@ class Outlet:
         if self._dropped:
             self._write(1, _left_out(self._dropped))
 
-    def _some(self) -> list[tuple[int, Bytes]]:
+    def _some(self) -> list[tuple[int, bytes]]:
         """The next parts, not all at once: joining them takes their size in memory again."""
-        parts: list[tuple[int, Bytes]] = []
-        size = 0
+        parts, size = [], 0
         while self._parts and size < AT_ONCE:
             parts.append(self._parts.popleft())
             size += len(parts[-1][1])
         return parts
 
-    def _write(self, stream: int, data: Bytes) -> None:
+    def _write(self, stream: int, data: bytes) -> None:
         target = self._streams[stream]
         if target is None:
             return
@@ -146,9 +143,9 @@ def _piece(stream: BinaryIO | None) -> int:
     return PIECE
 
 
-def _joined(parts: Iterable[tuple[int, Bytes]]) -> list[tuple[int, Bytes]]:
+def _joined(parts: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Neighbours for the same stream as one, but for those so large that copying them costs more than a write."""
-    groups: list[tuple[int, list[Bytes]]] = []
+    groups: list[tuple[int, list[bytes]]] = []
     size = 0
     for stream, data in parts:
         if groups and groups[-1][0] == stream and size + len(data) <= PIECE:
