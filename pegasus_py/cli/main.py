@@ -69,7 +69,7 @@ def _dispatch(words: list[str]) -> int:
     if len(words) == 1 and words[0] in ("q", "queue", "b", "broadcast"):
         from pegasus_py.cli.quickrun import quick_run
 
-        return int(quick_run(words))
+        return int(quick_run(words[0]))
     from pegasus_py.cli.app import app
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pegasus_py.core.state import Mode, Settings
@@ -12,7 +11,6 @@ from pegasus_py.run.life import Request, live
 MODES = {"q": Mode.QUEUE, "queue": Mode.QUEUE, "b": Mode.BROADCAST, "broadcast": Mode.BROADCAST}
 
 
-def quick_run(words: Sequence[str]) -> ExitCode:
-    """Run the queue in the mode that the only one of `words` names, with all options at their defaults."""
-    (verb,) = words
+def quick_run(verb: str) -> ExitCode:
+    """Run the queue in the mode that `verb` names, with all options at their defaults."""
     return live(Request(Settings(MODES[verb]), Path("hosts.yaml"), Path("queue.yaml")))

@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import asyncssh
+from pegasus_py.node.sshimport import asyncssh
 
 CLOSE_TIMEOUT = 3.0
 """Seconds that connections, and then the shells on them, get to end when the servers do."""
