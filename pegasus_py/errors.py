@@ -6,8 +6,9 @@ The message of each is one line that can be printed as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class ExitCode(IntEnum):
@@ -37,8 +38,7 @@ class PegasusError(Exception):
     exit_code: ExitCode = ExitCode.INTERNAL
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where in a file: `line` and `column` count from 1; 0 means that it is not known."""
 
     file: str

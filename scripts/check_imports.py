@@ -14,7 +14,17 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-FLOORS = {"__main__": 5, "cli": 4, "run": 3, "node": 2, "store": 2, "show": 2, "core": 1, "errors": 0}
+FLOORS = {
+    "__main__": 5,
+    "cli": 4,
+    "run": 3,
+    "node": 2,
+    "store": 2,
+    "show": 2,
+    "core": 1,
+    "errors": 0,
+    "absent": 0,
+}
 """A module may import its own room and every floor below it. Rooms on one floor do not know each other."""
 
 ONLY_IN = {

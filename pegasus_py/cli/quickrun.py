@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pegasus_py.absent import absent
+
+# Its part for TLS, of which we use nothing, takes a tenth of asyncio's import.
+with absent("ssl"):
+    import asyncio as asyncio
+
 from pegasus_py.core.state import Mode, Settings
 from pegasus_py.errors import ExitCode
 from pegasus_py.run.life import Request, live

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from pegasus_py.core.model import Attempt, End, SubNode
 
 
-@dataclass(frozen=True, slots=True)
-class NodeUp:
+class NodeUp(Struct, frozen=True):
     """A sub-node's connection is open (`again`: after it was lost)."""
 
     subnode: SubNode
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDown:
+class NodeDown(Struct, frozen=True):
     """A sub-node could not be reached, or its connection was lost. `retry_in` is in seconds, None: no more tries."""
 
     subnode: SubNode
@@ -25,32 +23,28 @@ class NodeDown:
     was_up: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSetAside:
+class NodeSetAside(Struct, frozen=True):
     """A sub-node gets no more jobs in this run: too many attempts in a row failed there at once."""
 
     subnode: SubNode
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """An attempt was sent to its sub-node (`recovered`: an earlier run of a controller had done so)."""
 
     attempt: Attempt
     recovered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """The next bytes of an attempt's output, stdout and stderr in the order in which they were written."""
 
     attempt: Attempt
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """An attempt has ended and the ledger has it. `log` is the path of its output, `retry_in` seconds to the next."""
 
     attempt: Attempt
@@ -59,8 +53,7 @@ class Ended:
     retry_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueueBad:
+class QueueBad(Struct, frozen=True):
     """The queue file cannot be understood; `error` is a line with file, line, column. Said once per fault.
 
     `storage`: it is not its text that is wrong, the file cannot be read or written.
@@ -70,21 +63,18 @@ class QueueBad:
     storage: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueueMended:
+class QueueMended(Struct, frozen=True):
     """The queue file can be understood again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """A stop was asked for: nothing new starts. `running` commands are finished, or ended when `now`."""
 
     running: int
     now: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something else that the user should read: one line. `warning` puts it on stderr in yellow."""
 
     text: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pegasus_py.core import grid, yamltext
 from pegasus_py.core.fields import a_text, at, name_of_parameter, texts
@@ -18,8 +19,7 @@ KEYS = ("spool",)
 """What `options:` of a host can have."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Host:
+class _Host(Struct, frozen=True):
     """One sub-node before it has a name."""
 
     hostname: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from pegasus_py.core.fields import a_text, at, texts
@@ -11,7 +10,7 @@ from pegasus_py.core.nodes import Mapping, Node
 from pegasus_py.core.text import format_duration, parse_duration
 from pegasus_py.errors import BadInput
 
-KNOWN = tuple(f.name for f in fields(JobOptions))
+KNOWN = JobOptions.__struct_fields__
 MAX_RETRIES = 1_000_000
 _DURATIONS = ("timeout", "retry_delay", "lost_after")
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from pegasus_py.errors import Place
 
 Params = tuple[tuple[str, str], ...]
@@ -41,8 +43,7 @@ _OPEN = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.UNREACHA
 RETRYABLE = (JobState.LOST, JobState.FAILED, JobState.TIMED_OUT)
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions:
+class JobOptions(Struct, frozen=True):
     """What steers a job: the reserved mapping `options:` of an entry. None means: the run's default.
 
     Durations are seconds. `cancel` is a template like a command, run on the node when the job is to be ended.
@@ -61,13 +62,12 @@ class JobOptions:
         return JobOptions(
             **{
                 f: mine if (mine := getattr(self, f)) is not None else getattr(defaults, f)
-                for f in self.__dataclass_fields__
+                for f in self.__struct_fields__
             }
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SubNode:
+class SubNode(Struct, frozen=True):
     """A node with one combination of host parameters; it runs one command at a time.
 
     `name` is unique in a run and short enough to be a prefix of output lines. `params` has `hostname` first and
@@ -94,8 +94,7 @@ class Task:
     place: Place = field(default=Place("queue.yaml"), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One rendered command with an id, which counts up within one ledger.
 
     `command` is the rendered text, exactly what `sh` runs. `round` is the number of the broadcast round, or None in
@@ -118,8 +117,7 @@ class Job:
         return first + (" ..." if rest else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One start of a job on a sub-node. `id` is unique in the world: `JOB.NUMBER.QUEUE`, QUEUE being 16 hex digits.
 
     `hostname` and `spool` are the sub-node's, kept so that the attempt can be found again after hosts.yaml changed.
@@ -137,8 +135,7 @@ class Attempt:
         return f"{self.job.id}.{self.number}.{self.queue_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """How an attempt ended: its state (an end), the exit status if there is one, and why in words if there is not.
 
     `status` is what `wait` gave on the node: 0 to 255, above 128 also for "killed by signal status - 128".
@@ -171,8 +168,7 @@ class Spot(StrEnum):
     """The marker was made by another machine that shares the spool: this one cannot tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """A node's answer for one attempt. `size` is the output so far in bytes; `status` is set iff EXITED."""
 
     attempt: str

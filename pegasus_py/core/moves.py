@@ -7,8 +7,9 @@ write is durable before any later `Send` leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum
+
+from msgspec import Struct
 
 from pegasus_py.core.model import Attempt, End, Job, JobState, Report
 
@@ -49,8 +50,7 @@ class StopLevel(Enum):
 # --- facts -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """At the start of a run: an attempt that an earlier run left open, `elapsed` seconds after its start."""
 
     attempt: Attempt
@@ -58,8 +58,7 @@ class Resumed:
     tries: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A job that waits for its next attempt: `tries` attempts are behind it, `avoid` is the host of the last.
 
     A broadcast's job is pinned to its sub-node, for that is where the command is needed.
@@ -76,31 +75,27 @@ class Waiting:
         return self.job.round is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A sub-node's session is open."""
 
     seat: str
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """A sub-node's session was lost or could not be opened. `final`: nobody will try again."""
 
     seat: str
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Took:
+class Took(Struct, frozen=True):
     """The answer to `Take`: attempts that are recorded, and what the queue looks like now."""
 
     attempts: tuple[Attempt, ...]
     view: QueueView
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+class Began(Struct, frozen=True):
     """The answer to `Begin`: the attempt is recorded. None: it could not be, `error` says why."""
 
     waiting: Waiting
@@ -109,58 +104,50 @@ class Began:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """The queue file may have changed, or what blocked it may be over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """An attempt's process has ended with `status`, and its whole output is in its log."""
 
     attempt: str
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The node could not start the attempt, and proved that it has not."""
 
     attempt: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(Struct, frozen=True):
     """A node's answer to `Ask`, `Fence`, or what became of an attempt that it was waiting for."""
 
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class Killed:
+class Killed(Struct, frozen=True):
     """The answer to `Kill`: the process tree was ended; `survivors` are the processes that could not be."""
 
     attempt: str
     survivors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Struct, frozen=True):
     """The user wants the run to end."""
 
     level: StopLevel
 
 
-@dataclass(frozen=True, slots=True)
-class CancelAsked:
+class CancelAsked(Struct, frozen=True):
     """The user wants these jobs (None: all) to be ended."""
 
     jobs: frozenset[int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed; timers that are due fire."""
 
 
@@ -185,60 +172,52 @@ Fact = (
 # --- orders ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(Struct, frozen=True):
     """Pop one task for each seat, record the attempts; no seats: only look. `round`: one task for all seats."""
 
     seats: tuple[str, ...]
     round: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """Record a further attempt of a waiting job on this seat."""
 
     waiting: Waiting
     seat: str
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Start this recorded attempt on its sub-node; not later than `within` seconds from now, if that is not None."""
 
     attempt: Attempt
     within: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Struct, frozen=True):
     """Wait on the node for the end of this attempt, which was started before."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Ask the node what became of this attempt."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(Struct, frozen=True):
     """Make sure on the node that this attempt can never start; the answer is a `Reported`."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """End the attempt's whole process tree on the node; the answer is a `Killed`."""
 
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """The attempt has ended; the job's state becomes `next`, QUEUED with `delay` seconds until it is due again.
 
     `keep`: its start marker must stay on the node until a later run has spoken to it, because a request to start it
@@ -252,16 +231,14 @@ class Record:
     keep: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """A waiting job is cancelled before its next attempt, `reason` in words if it was not the user's wish."""
 
     job: Job
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(Struct, frozen=True):
     """Tell the user that this seat gets no jobs for `seconds`."""
 
     seat: str
@@ -269,16 +246,14 @@ class SetAside:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Expel:
+class Expel(Struct, frozen=True):
     """Broadcast: this seat takes no further part in the run."""
 
     seat: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """The run is over."""
 
     outcome: Outcome

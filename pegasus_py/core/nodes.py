@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct
+
 
 class Mark(NamedTuple):
     """Where something begins: `line` and `column` (characters) from 1, `offset` in bytes from the file's start."""
@@ -40,8 +42,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One item of a top-level list, and the bytes of the file that it owns: from `start` up to, not including, `end`.
 
     Block style: whole lines, from the one with its `-` (which is line `line`, `indent` columns in) to the last one

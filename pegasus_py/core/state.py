@@ -9,8 +9,9 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+
+from msgspec import Struct, field
 
 from pegasus_py.core.model import Attempt, JobOptions, JobState, SubNode
 from pegasus_py.core.moves import Outcome, QueueView, StopLevel, Waiting
@@ -24,8 +25,7 @@ class Mode(StrEnum):
     BROADCAST = "broadcast"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What a run was asked for. `defaults` fill what an entry's options leave open; durations are seconds."""
 
     mode: Mode = Mode.QUEUE
@@ -69,8 +69,7 @@ class Phase(Enum):
     """Its start is being made impossible, unless it turns out that it has started."""
 
 
-@dataclass(slots=True)
-class Live:
+class Live(Struct):
     """An attempt whose end is not recorded."""
 
     attempt: Attempt
@@ -104,8 +103,7 @@ class Live:
         return self.sends > (1 if self.seen else 0)
 
 
-@dataclass(slots=True)
-class Seat:
+class Seat(Struct):
     """A sub-node in this run."""
 
     subnode: SubNode
@@ -162,8 +160,7 @@ class Timer(Enum):
     LEAVE = "leave"
 
 
-@dataclass(slots=True)
-class State:
+class State(Struct):
     """Everything the scheduler knows. Make it with `new_state`; call `refresh` after a change to a seat."""
 
     settings: Settings

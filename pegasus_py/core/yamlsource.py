@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -11,10 +12,16 @@ from pegasus_py.errors import BadInput, Place
 MAX_FILE = 64 * 2**20
 """Bytes of a file that is read as a whole."""
 
-_BAD_CHARACTER = re.compile(
-    "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
-)
+_BAD_ASCII = re.compile("[^\t\n\r -~]|\r(?!\n)")
 _BETWEEN = re.compile(r"(?:[ \t\r]*(?:#[^\n]*)?\n)*+[ \t\r]*+(?:#[^\n]*\Z)?")
+
+
+@functools.cache
+def _bad_character() -> re.Pattern[str]:
+    """Made when it is needed: a set of characters as large as this one takes longer than most files."""
+    return re.compile(
+        "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
+    )
 
 
 class Source:
@@ -51,7 +58,7 @@ class Source:
                 self.place(text, len(text)),
                 f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8",
             )
-        bad = _BAD_CHARACTER.search(text)
+        bad = (_BAD_ASCII if text.isascii() else _bad_character()).search(text)
         if bad is not None:
             self.fault = BadInput(
                 self.place(text, bad.start()),

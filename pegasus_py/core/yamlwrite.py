@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./$~(+^\\=][ -~\xa1-\u1fff]*")
-_PRINTABLE = re.compile("[\n\t -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
+_PLAIN_ASCII = re.compile(r"[A-Za-z0-9_./$~(+^\\=][ -~]*")
+_PRINTABLE_ASCII = re.compile("[\n\t -~]*")
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0", "\x1b": "\\e"}
+
+
+# Made when they are needed: sets of characters as large as these take milliseconds.
+@functools.cache
+def _plain_beyond_ascii() -> re.Pattern[str]:
+    return re.compile(r"[A-Za-z0-9_./$~(+^\\=][ -~\xa1-\u1fff]*")
+
+
+@functools.cache
+def _printable_beyond_ascii() -> re.Pattern[str]:
+    return re.compile("[\n\t -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*")
+
+
+def _is_printable(text: str) -> bool:
+    pattern = _PRINTABLE_ASCII if text.isascii() else _printable_beyond_ascii()
+    return pattern.fullmatch(text) is not None
 
 
 def inline(text: str, *, flow: bool = False) -> str:
@@ -16,13 +33,14 @@ def inline(text: str, *, flow: bool = False) -> str:
     """
     if _is_plain(text, flow):
         return text
-    if "\n" not in text and "\t" not in text and _PRINTABLE.fullmatch(text):
+    if "\n" not in text and "\t" not in text and _is_printable(text):
         return "'" + text.replace("'", "''") + "'"
     return '"' + "".join(_escaped(c) for c in text) + '"'
 
 
 def _is_plain(text: str, flow: bool) -> bool:
-    if not _PLAIN.fullmatch(text) or text[-1] in " :" or ": " in text or " #" in text:
+    pattern = _PLAIN_ASCII if text.isascii() else _plain_beyond_ascii()
+    if not pattern.fullmatch(text) or text[-1] in " :" or ": " in text or " #" in text:
         return False
     return not (flow and any(c in ",[]{}:?" for c in text))
 
@@ -30,7 +48,7 @@ def _is_plain(text: str, flow: bool) -> bool:
 def _escaped(char: str) -> str:
     if char in _ESCAPES:
         return _ESCAPES[char]
-    if _PRINTABLE.fullmatch(char):
+    if _is_printable(char):
         return char
     code = ord(char)
     if code < 0x100:
@@ -48,7 +66,7 @@ def scalar(text: str, indent: int) -> str:
 
     More than one line becomes a literal block ("|") with its lines `indent` columns in, if it can be written so.
     """
-    if one_line(text) or not _PRINTABLE.fullmatch(text):
+    if one_line(text) or not _is_printable(text):
         return inline(text)
     body = text.rstrip("\n")
     ends = len(text) - len(body)

@@ -18,11 +18,12 @@ from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
+from msgspec import Struct
+
 from pegasus_py.errors import Place
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
+class KnownKey(Struct, frozen=True):
     """One line of a known_hosts file. `marker` is "", "cert-authority" or "revoked"; `blob` is base64."""
 
     marker: str
@@ -53,8 +54,7 @@ class Verdict(Enum):
     REVOKED = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What the files say of an offered key; `place` is the line that decided, if one did."""
 
     verdict: Verdict

@@ -26,7 +26,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable, Sequence
-from importlib import resources
+from pathlib import Path
 from urllib.parse import quote
 
 from pegasus_py.core.model import SubNode
@@ -48,17 +48,22 @@ BY_STARTER = (b"start", b"clear", b"read")
 """The requests that starter.py answers itself; at any other it ends, and the script goes on."""
 
 
+def _beside_us(name: str) -> bytes:
+    # importlib.resources would read it from an archive, too; to import that takes 3 ms.
+    return Path(__file__).with_name(name).read_bytes()
+
+
 @functools.cache
 def serve_request() -> bytes:
     """The request that has starter.py take over from the script, where the node can run it. It has no answer."""
-    text = resources.files("pegasus_py.node").joinpath("starter.py").read_bytes()
+    text = _beside_us("starter.py")
     return request("serve", len(text)) + text
 
 
 @functools.cache
 def script() -> str:
     """The node-side script without comments, indentation and empty lines."""
-    text = resources.files("pegasus_py.node").joinpath("runner.sh").read_text("ascii")
+    text = _beside_us("runner.sh").decode("ascii")
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 

@@ -11,8 +11,9 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from msgspec import Struct
 
 from pegasus_py.core.model import Attempt, Report, Spot, SubNode
 from pegasus_py.errors import NodeError
@@ -64,8 +65,7 @@ class Observer(Protocol):
         """The connection or the control channel is gone; once, and not after our own `close` or `bye`."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeInfo:
+class NodeInfo(Struct, frozen=True):
     """What the node said of itself: boot id, machine name, kind of shell, whether jobs get a process group.
 
     `ahead`: its clock less ours, in seconds; what is true is this or a little more (the way of the answer to us).

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from msgspec import Struct
+
 from pegasus_py.errors import NodeError
 from pegasus_py.node.hostkeys import HostKeys, KnownKey, algorithms_for
 
@@ -23,8 +25,7 @@ USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where somebody wants to go, as written: `host`, `user@host` or `ssh://user@host:port`."""
 
     host: str

@@ -13,8 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pegasus_py.core.events import (
     Ended,
@@ -74,16 +76,14 @@ STORAGE_RETRY = 1.0
 """Seconds until a write that failed (a full disk, say) is tried again."""
 
 
-@dataclass(slots=True)
-class Wish:
+class Wish(Struct):
     """A user's request (stop, cancel) on its way; `done` is called once it has taken effect in the scheduler."""
 
     fact: Fact
     done: Callable[[], None] | None = None
 
 
-@dataclass(slots=True)
-class Stores:
+class Stores(Struct):
     """Where a run keeps what must survive."""
 
     queue: QueueFile
@@ -91,8 +91,7 @@ class Stores:
     logs: LogFiles
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(Struct):
     """What one turn is about to write and to answer."""
 
     batch: Batch = field(default_factory=Batch)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pegasus_py.core.events import Note
 from pegasus_py.core.hosts import parse_hosts
@@ -39,8 +40,7 @@ LEAVE_WITHIN = 5.0
 """Seconds that the nodes get for clearing up when the run is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What the command line asked for. `grace` is in seconds; `connector` replaces SSH (the demo's own servers)."""
 
     settings: Settings

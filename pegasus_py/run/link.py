@@ -7,8 +7,10 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pegasus_py.core.events import Event, NodeDown, NodeUp, Note
 from pegasus_py.core.model import Attempt, Report, Spot, SubNode
@@ -46,8 +48,7 @@ CANCEL_LIMIT = 30.0
 """Seconds that an entry's own cancel command may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plant:
+class Plant(Struct, frozen=True):
     """What all links of a run share."""
 
     connector: Callable[[SubNode], Connector]

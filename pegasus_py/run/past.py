@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pegasus_py.core.model import RETRYABLE, Attempt, SubNode
 from pegasus_py.core.moves import Fact, Resumed, Waiting
@@ -12,8 +14,7 @@ from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.ledger_schema import AttemptRow
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """`facts` are what the scheduler is told first; `collectors` are sub-nodes that only give back old results."""
 
     facts: tuple[Fact, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
 
 from pegasus_py.core.entries import consumed_record
 from pegasus_py.core.model import Attempt, Job, Params, SubNode, Task
@@ -17,8 +18,7 @@ from pegasus_py.store.queuelock import QueueBusy
 from pegasus_py.store.taking import Taking
 
 
-@dataclass(slots=True)
-class Haul:
+class Haul(Struct):
     """What one `Take` got. The queue's lock is held until `close`; nothing has been written yet.
 
     `pop` goes into the ledger with the attempts, in one commit; then `apply` may write the files. `error` says why

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
+
+from msgspec import Struct
 
 from pegasus_py.core.events import (
     Ended,
@@ -28,8 +29,7 @@ _ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.TIMED_OUT, JobState.CANCE
 _RED, _GREEN, _YELLOW = 31, 32, 33
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A job that ended without success. `status` and `signal` as in `End`; times are seconds."""
 
     job: int
@@ -163,7 +163,7 @@ class Summary:
 
     @staticmethod
     def _failure_dict(failure: Failure) -> dict[str, Any]:
-        made = {field: getattr(failure, field) for field in Failure.__slots__}
+        made = {field: getattr(failure, field) for field in Failure.__struct_fields__}
         return {**made, "state": failure.state.value}
 
     def _failure_lines(self, width: int | None, colour: bool) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from pegasus_py.core.model import Attempt, End, Job, JobState
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The end of an attempt, and where that leaves its job.
 
     `next_state` is the job's state from now on: an end, or QUEUED for a retry, which may start at `due`
@@ -22,8 +21,7 @@ class Ended:
     spooled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """A job's new state without the end of an attempt: seen running, cancelled while queued, queued again."""
 
     job: int
@@ -31,8 +29,7 @@ class Moved:
     due: float | None = None
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(Struct):
     """All of it is recorded, or nothing.
 
     `jobs` are new ones; `started` are attempts about to be sent to their sub-nodes (of new jobs or known

@@ -13,9 +13,10 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pegasus_py.errors import NoController, StorageError
 from pegasus_py.store.holder import Holder, read_holder, write_whole
@@ -24,8 +25,7 @@ MAX_REQUEST = 1 << 20
 """Bytes that a request may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What a client asks: a verb and its arguments, as JSON has them."""
 
     id: str

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from msgspec import Struct
+from msgspec.structs import asdict
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+
+class Holder(Struct, frozen=True):
     """A controller's process. `since` is in seconds of the wall clock.
 
     `boot`, `namespace` and `start` tell it from others that had or have its pid; they are empty where the system
@@ -72,9 +73,9 @@ def read_holder(path: Path) -> Holder | None:
     try:
         values = json.loads(path.read_bytes())
         kinds: dict[str, type] = {"pid": int, "since": float, "signals": bool}
-        if not all(isinstance(values[f.name], kinds.get(f.name, str)) for f in fields(Holder)):
+        if not all(isinstance(values[f], kinds.get(f, str)) for f in Holder.__struct_fields__):
             return None
-        holder = Holder(**{f.name: values[f.name] for f in fields(Holder)})
+        holder = Holder(**{f: values[f] for f in Holder.__struct_fields__})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return holder if holder.pid > 0 else None

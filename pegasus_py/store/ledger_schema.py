@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
+
+from msgspec import Struct
 
 from pegasus_py.core.model import Attempt, End, Job, JobOptions, JobState, Params, Task
 from pegasus_py.errors import Place
@@ -49,8 +50,7 @@ JOB_COLUMNS = (
 """What `job_from_row` takes, in this order; needs `job LEFT JOIN spec ON spec.id = job.spec`."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
+class JobRow(Struct, frozen=True):
     """A line of a status table: a job and its last attempt. Times are seconds since the epoch of the clock.
 
     `number` counts attempts (0: none yet), `run` is the epoch of the run that started the last one, `end` is
@@ -67,8 +67,7 @@ class JobRow:
     end: End | None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
+class AttemptRow(Struct, frozen=True):
     """One attempt of a job as the ledger has it; `end` is None while it is open."""
 
     attempt: Attempt
@@ -78,8 +77,7 @@ class AttemptRow:
     end: End | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     """One life of a controller. `ended` and `result` are None if it lives or was killed."""
 
     epoch: int
@@ -138,12 +136,12 @@ def end_from_row(
 
 
 def _options(options: JobOptions) -> dict[str, object]:
-    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    values = {f: getattr(options, f) for f in options.__struct_fields__}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _options_back(text: str) -> JobOptions:
-    known = {f.name for f in fields(JobOptions)}
+    known = set(JobOptions.__struct_fields__)
     values = {name: value for name, value in json.loads(text).items() if name in known}
     if "retry_on" in values:
         values["retry_on"] = tuple(JobState(state) for state in values["retry_on"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pegasus_py.core.entries import dump_flow
 from pegasus_py.core.model import Task
@@ -23,8 +25,7 @@ class Changed(Exception):
     """The file is not what was read before, though it looked unchanged: read again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """An entry that is partly consumed: bytes `start` to `end`, filler first, then the texts of `pieces`.
 
     `text` is what the user wrote there, if it is still that.
@@ -44,8 +45,7 @@ class Sweep:
         return at
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
+class _Gone(Struct, frozen=True):
     """Bytes of the file that are consumed as a whole; `text` is what they were, if that is known."""
 
     start: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pegasus_py.core.entries import Entry, parse_entry
 from pegasus_py.core.yamltext import Cut, Item, items, load_item, plain_item
@@ -21,8 +22,7 @@ _BETWEEN = re.compile(rb"(?:[ \t\r]*(?:#[^\n]*)?\n)*+")
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The first entry: the bytes `start` to `end` of the file, which are `text`.
 
     `flow`: it is an item of a list in brackets, and `outer` the lines of that list if it is the last one in it.

@@ -6,7 +6,8 @@ The file is what it was before the pop, or after it, or (a power cut) a mixture;
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pegasus_py.core.entries import dump_entry, dump_flow, parse_entry
 from pegasus_py.core.yamltext import items

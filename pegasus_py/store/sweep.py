@@ -9,23 +9,22 @@ form.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pegasus_py.core.entries import Entry, dump_entry
 from pegasus_py.core.model import Task
 from pegasus_py.core.yamlwrite import inline, scalar
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How text is written in this file: columns before a `-`, and the line end."""
 
     indent: int = 0
     newline: bytes = b"\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """The combinations of `entry`, without the first `skip` values of its outermost dimension that has several.
 
     `at` and `size` say where its text is in the file (`at` is None: nowhere). `lists` is where, in that text, the

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from pegasus_py.core.model import Attempt, End, Job, JobState, SubNode, Task
 from pegasus_py.core.moves import Resumed, Waiting

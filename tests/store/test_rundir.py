@@ -148,7 +148,7 @@ def test_a_holder_with_the_pid_of_another_process_is_dead(
 ) -> None:
     holder = run_dir.holder()
     assert holder is not None and holder.is_alive()
-    values = {name: getattr(holder, name) for name in Holder.__dataclass_fields__}
+    values = {name: getattr(holder, name) for name in Holder.__struct_fields__}
     assert Holder(**{**values, "start": "1"}).is_alive() is False
     assert Holder(**{**values, "boot": "another"}).is_alive() is False
     assert Holder(**{**values, "namespace": "another"}).is_alive() is None
@@ -162,7 +162,7 @@ def test_a_holder_with_the_pid_of_another_process_is_dead(
 def test_a_controller_left_by_another_host_does_not_hold_a_free_lock(run_dir: RunDir) -> None:
     run_dir.prepare()
     mine = Holder.me("queue", signals=True)
-    values = {name: getattr(mine, name) for name in Holder.__dataclass_fields__}
+    values = {name: getattr(mine, name) for name in Holder.__struct_fields__}
     write_holder(run_dir.path / "controller.json", there := Holder(**{**values, "host": "elsewhere"}))
     with run_dir.claim("queue") as claim:
         assert claim.previous == there
