@@ -44,7 +44,7 @@ class ProtocolError(Exception):
     """What came over the channel is not what the script says: the channel cannot be used any more."""
 
 
-BY_STARTER = (b"start", b"clear", b"read")
+BY_STARTER = (b"start", b"clear", b"read", b"bye")
 """The requests that starter.py answers itself; at any other it ends, and the script goes on."""
 
 

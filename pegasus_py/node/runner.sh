@@ -390,7 +390,7 @@ serve() {
             # A job that ends all programs of Python's must not end its own starter.
             # shellcheck disable=SC2086
             as_login exec ${bash:+-a pegasus} $python -ISc "$code" "$dir/" "$ctl" "$queue" "$boot" "$machine" \
-                "$$ $runner_start" "$epoch" "$login_umask" "${LC_CTYPE+=$LC_CTYPE}" 3>&1 >&4 4>&-
+                "$$ $runner_start" "$epoch" "$login_umask" "${LC_CTYPE+=$LC_CTYPE}" "${our_base:+$base}" 3>&1 >&4 4>&-
         )
     } 4>&1
     status=$?
@@ -763,6 +763,7 @@ pegasus() {
             fi
             ;;
         bye) bye ;;
+        left) exit 0 ;;
         '') ;;
         *)
             printf 'error unknown request %s\n' "$request"
