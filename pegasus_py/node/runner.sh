@@ -667,7 +667,11 @@ open_spool() {
     # An earlier session of this run has seen to it.
     if [ -d "$dir" ] && [ ! -h "$dir" ] && [ -O "$dir" ] && [ -e "$dir/epoch.$epoch" ]; then return; fi
     while :; do
-        made=$(mkdir -p -- "$base" 2>&1) && made=$(mkdir -- "$dir" 2>&1)
+        # `exec` spares a fork, which the shell makes because of the traps.
+        if { [ -d "$base" ] || made=$(exec mkdir -p -- "$base" 2>&1); } &&
+            made=$(exec mkdir -m 700 -- "$dir" 2>&1); then
+            return
+        fi
         [ ! -h "$dir" ] || refuse_hello "wrong $dir is a symbolic link: remove it"
         [ ! -d "$dir" ] || break
         # Another runner's goodbye may have taken it away under us.

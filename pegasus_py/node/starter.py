@@ -4,11 +4,12 @@ protocol.py sends this text and runner.sh runs it, where a node has an interpret
 `read` and `bye` from the channel, does with the spool exactly what runner.sh does, and ends at the first request of
 another kind, which it hands back to the script. It must never read more of the channel than one request.
 
-It has to run with version 3.8, and it costs each sub-node some milliseconds, so it imports next to nothing. The text is
-in the command line, where it must not have the interpreter's name: a job may end all that has (`pkill -f`).
+It has to run with version 3.8, and it costs each sub-node some milliseconds, so it imports next to nothing: what it
+needs of `os` is in `posix`. The text is in the command line, where it must not have the interpreter's name: a job may
+end all that has (`pkill -f`).
 """
 
-import os
+import posix
 import sys
 import time
 
@@ -38,10 +39,10 @@ class Starter:
         self.ctl = ctl
         self.queue = queue
         self.head = b"start %b %b - - %b %b" % (boot, machine, owner, epoch)
-        self.tail = b"%d %b ." % (os.getpid(), started(os.getpid()))
+        self.tail = b"%d %b ." % (posix.getpid(), started(posix.getpid()))
         self.count = 0
         self.unsaved: list[tuple[bytes, int]] = []
-        self.env = os.environb.copy()
+        self.env = dict(posix.environ)
         self.login_umask = 0o022
         self.base = b""
         """The directory of all spools, if it is to be removed when it is empty."""
@@ -52,7 +53,7 @@ class Starter:
         while True:
             line, newline, rest = data.partition(b"\n")
             if not newline:
-                more = os.read(0, BLOCK)
+                more = posix.read(0, BLOCK)
                 if not more:
                     return b""
                 data += more
@@ -65,7 +66,7 @@ class Starter:
                 parts = [rest]
                 missing = whole - len(rest)
                 while missing > 0:
-                    parts.append(os.read(0, min(missing, 1 << 20)))
+                    parts.append(posix.read(0, min(missing, 1 << 20)))
                     if not parts[-1]:
                         return b""
                     missing -= len(parts[-1])
@@ -95,14 +96,16 @@ class Starter:
             self.clear(clear)
         try:
             # Opened, not only looked for: NFS asks the server then.
-            os.close(os.open(self.ctl, os.O_RDONLY))
+            posix.close(posix.open(self.ctl, posix.O_RDONLY))
         except OSError:
             say(b"overtaken %d\n" % self.highest_epoch())
             return
         self.count += 1
         path = self.spool + name
         try:
-            marker = os.open(path + b".job", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            marker = posix.open(
+                path + b".job", posix.O_RDWR | posix.O_APPEND | posix.O_CREAT | posix.O_EXCL, 0o600
+            )
         except FileExistsError:
             say(b"exists %b\n" % name)
             return
@@ -118,7 +121,7 @@ class Starter:
                 self.give_up(name, marker, b"the start marker cannot be written: " + reason)
                 return
             # Whoever found the marker while it was empty may have put a fence there, and even cleared it away since.
-            if os.pread(marker, len(mark), 0) != mark or not os.fstat(marker).st_nlink:
+            if posix.pread(marker, len(mark), 0) != mark or not posix.fstat(marker).st_nlink:
                 say(b"exists %b\n" % name)
                 return
             reason = self.write_text(path + b".sh", text)
@@ -129,9 +132,9 @@ class Starter:
                 self.give_up(name, marker, b"the request to start it came too late")
                 return
             try:
-                out = os.open(path + b".out", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                out = posix.open(path + b".out", posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o600)
                 # Whoever ends it before it has a name puts a line behind ours, then removes the text.
-                barred = os.fstat(marker).st_size != len(mark)
+                barred = posix.fstat(marker).st_size != len(mark)
                 pid = 0 if barred else self.spawn(name, path + b".sh", out)
             except OSError as error:
                 self.give_up(name, marker, b"it cannot be started: " + why(error))
@@ -141,47 +144,49 @@ class Starter:
                 status = ENDED_BEFORE
             else:
                 torn = write(marker, b"pid %d %b .\n" % (pid, started(pid)))
-                status = os.waitpid(pid, 0)[1]
-                status = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+                status = posix.waitpid(pid, 0)[1]
+                status = (
+                    128 + posix.WTERMSIG(status) if posix.WIFSIGNALED(status) else posix.WEXITSTATUS(status)
+                )
             # A part of what was not taken may be there.
             if write(marker, b"%bexit %d .\n" % (b"\n" if torn else b"", status)):
                 self.unsaved.append((name, status))
-            self.tell_exit(name, status, os.fstat(out).st_size)
+            self.tell_exit(name, status, posix.fstat(out).st_size)
         finally:
-            os.close(marker)
+            posix.close(marker)
             if out >= 0:
-                os.close(out)
+                posix.close(out)
 
     def spawn(self, name: bytes, script: bytes, out: int) -> int:
         self.env[b"PEGASUS_JOB_ID"] = name.partition(b".")[0]
         self.env[b"PEGASUS_ATTEMPT"] = name + b"." + self.queue
-        os.umask(self.login_umask)
+        posix.umask(self.login_umask)
         try:
-            return os.posix_spawn(
+            return posix.posix_spawn(
                 b"/bin/sh",
                 (b"/bin/sh", script),
                 self.env,
                 file_actions=(
-                    (os.POSIX_SPAWN_OPEN, 0, b"/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out, 1),
-                    (os.POSIX_SPAWN_DUP2, out, 2),
+                    (posix.POSIX_SPAWN_OPEN, 0, b"/dev/null", posix.O_RDONLY, 0),
+                    (posix.POSIX_SPAWN_DUP2, out, 1),
+                    (posix.POSIX_SPAWN_DUP2, out, 2),
                 ),
                 setpgroup=0,
                 setsigdef=BY_DEFAULT,
             )
         finally:
-            os.umask(0o077)
+            posix.umask(0o077)
 
     def write_text(self, path: bytes, text: bytes) -> bytes:
         """The reason why it cannot be written, or nothing."""
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            file = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
         except OSError as error:
             return why(error)
         try:
             return write(file, text)
         finally:
-            os.close(file)
+            posix.close(file)
 
     def give_up(self, name: bytes, marker: int, reason: bytes) -> None:
         """The job's text has not run and never will; leaves no marker, or one that says so."""
@@ -199,15 +204,15 @@ class Starter:
         """Take this runner's word from it, and if no other has one and nothing is left of any job, the whole spool."""
         remove(self.ctl)
         try:
-            names = os.listdir(self.spool)
+            names = posix.listdir(self.spool)
             if any(name.startswith(b"ctl.") or name[:1].isdigit() for name in names):
                 return
             for name in names:
                 if name.startswith((b"epoch.", b"since.")):
                     remove(self.spool + name)
-            os.rmdir(self.spool)
+            posix.rmdir(self.spool)
             if self.base:
-                os.rmdir(self.base)
+                posix.rmdir(self.base)
         except OSError:
             # Another is at the same, or there is more that is not ours.
             pass
@@ -229,13 +234,13 @@ class Starter:
 
     def piece(self, name: bytes, offset: int, length: int) -> bytes:
         try:
-            file = os.open(self.spool + name + b".out", os.O_RDONLY)
+            file = posix.open(self.spool + name + b".out", posix.O_RDONLY)
         except OSError:
             return b""
         try:
             parts = []
             while length > 0:
-                part = os.pread(file, min(length, 1 << 20), offset)
+                part = posix.pread(file, min(length, 1 << 20), offset)
                 if not part:
                     break
                 parts.append(part)
@@ -243,14 +248,14 @@ class Starter:
                 length -= len(part)
             return b"".join(parts)
         finally:
-            os.close(file)
+            posix.close(file)
 
     def save(self) -> None:
         """Exit statuses that a full disk did not take, tried again."""
         left = []
         for name, status in self.unsaved:
             try:
-                marker = os.open(self.spool + name + b".job", os.O_WRONLY | os.O_APPEND)
+                marker = posix.open(self.spool + name + b".job", posix.O_WRONLY | posix.O_APPEND)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -258,13 +263,13 @@ class Starter:
                 continue
             if write(marker, b"\nexit %d .\n" % status):
                 left.append((name, status))
-            os.close(marker)
+            posix.close(marker)
         self.unsaved = left
 
     def highest_epoch(self) -> int:
         found = [int(self.head.split(b" ")[7])]
         try:
-            names = os.listdir(self.spool)
+            names = posix.listdir(self.spool)
         except OSError:
             names = []
         for name in names:
@@ -276,18 +281,18 @@ class Starter:
 
 def started(pid: int) -> bytes:
     """A process's start time, which tells it from others that were given the same number."""
-    file = os.open("/proc/%d/stat" % pid, os.O_RDONLY)
+    file = posix.open("/proc/%d/stat" % pid, posix.O_RDONLY)
     try:
-        return os.read(file, 4096).rpartition(b")")[2].split()[19]
+        return posix.read(file, 4096).rpartition(b")")[2].split()[19]
     finally:
-        os.close(file)
+        posix.close(file)
 
 
 def write(file: int, data: bytes) -> bytes:
     """All of it; the reason why it cannot be written, or nothing."""
     while data:
         try:
-            data = data[os.write(file, data) :]
+            data = data[posix.write(file, data) :]
         except OSError as error:
             return why(error)
     return b""
@@ -296,7 +301,7 @@ def write(file: int, data: bytes) -> bytes:
 def remove(path: bytes) -> None:
     """If it can be: what has gone already, or cannot go, is no fault."""
     try:
-        os.unlink(path)
+        posix.unlink(path)
     except OSError:
         pass
 
@@ -310,28 +315,32 @@ def why(error: OSError) -> bytes:
     return (error.strerror or "unknown reason").encode("ascii", "replace")
 
 
+def encode(argument: str) -> bytes:
+    return argument.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+
 def ignores(number: int) -> bool:
     """Whether this process was started with that signal ignored."""
-    file = os.open("/proc/self/status", os.O_RDONLY)
+    file = posix.open("/proc/self/status", posix.O_RDONLY)
     try:
-        mask = os.read(file, 8192).partition(b"SigIgn:")[2].split()[0]
+        mask = posix.read(file, 8192).partition(b"SigIgn:")[2].split()[0]
     finally:
-        os.close(file)
+        posix.close(file)
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def rename() -> None:
     """For `ps` and `killall`, which otherwise take it for somebody's program."""
     try:
-        file = os.open("/proc/self/comm", os.O_WRONLY)
+        file = posix.open("/proc/self/comm", posix.O_WRONLY)
     except OSError:
         return
     write(file, b"pegasus")
-    os.close(file)
+    posix.close(file)
 
 
 def main() -> None:
-    spool, ctl, queue, boot, machine, owner, epoch, umask, ctype, base = map(os.fsencode, sys.argv[1:])
+    spool, ctl, queue, boot, machine, owner, epoch, umask, ctype, base = map(encode, sys.argv[1:])
     starter = Starter(spool, ctl, queue, boot, machine, owner, epoch)
     starter.login_umask = int(umask, 8)
     starter.base = base
@@ -341,20 +350,20 @@ def main() -> None:
         starter.env[b"LC_CTYPE"] = ctype[1:]
     if b"_" in starter.env:
         starter.env[b"_"] = b"/bin/sh"
-    os.umask(0o077)
+    posix.umask(0o077)
     # An interpreter without the call, or one that could not learn how a job ended: the script can do both.
-    if not hasattr(os, "posix_spawn") or ignores(CHILD_ENDED):
+    if not hasattr(posix, "posix_spawn") or ignores(CHILD_ENDED):
         return
     rename()
-    os.set_inheritable(HANDED_BACK, False)
+    posix.set_inheritable(HANDED_BACK, False)
     # Until this is said the script goes on without us.
-    os.write(HANDED_BACK, b"ready\n")
+    posix.write(HANDED_BACK, b"ready\n")
     request = starter.serve()
     unsaved = b" ".join(b"%b %d" % each for each in starter.unsaved)
-    os.write(HANDED_BACK, b"%b\n%b\n" % (unsaved, request))
+    posix.write(HANDED_BACK, b"%b\n%b\n" % (unsaved, request))
 
 
 if __name__ == "__main__":
     main()
     # Without the interpreter's clearing up, which takes 2 ms.
-    os._exit(0)
+    posix._exit(0)

@@ -60,6 +60,25 @@ def test_jobs_follow_one_another_in_one_starter(served: Place) -> None:
     asyncio.run(main())
 
 
+def test_it_takes_leave_itself(served: Place) -> None:
+    """The script does nothing for it: it is stopped."""
+
+    async def main() -> None:
+        async with served.node() as node:
+            await node.run(1, "true")
+            runner = node.runner()
+            os.kill(runner, signal.SIGSTOP)
+            try:
+                await node.session.clear([attempt_id(1)])
+                await node.session.bye()
+            finally:
+                os.kill(runner, signal.SIGCONT)
+            assert list(served.spool.iterdir()) == []
+            await until(lambda: gone(runner), "the script to leave")
+
+    asyncio.run(main())
+
+
 def test_it_is_text_that_old_interpreters_read() -> None:
     text = serve_request().partition(b"\n")[2].decode("ascii")
     tree = ast.parse(text, feature_version=(3, 8))
@@ -142,7 +161,7 @@ def test_an_interpreter_without_the_call(served: Place, tmp_path: Path) -> None:
     """As before 3.8."""
     old = tmp_path / "python"
     old.write_text(
-        f"#!{PYTHON}\nimport os, sys\ndel os.posix_spawn\n"
+        f"#!{PYTHON}\nimport posix, sys\ndel posix.posix_spawn\n"
         "code = sys.argv[2]\nsys.argv[:] = ['-c', *sys.argv[3:]]\nexec(code)\n"
     )
     old.chmod(0o755)
