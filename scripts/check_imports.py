@@ -23,7 +23,7 @@ FLOORS = {
     "show": 2,
     "core": 1,
     "errors": 0,
-    "absent": 0,
+    "lean": 0,
 }
 """A module may import its own room and every floor below it. Rooms on one floor do not know each other."""
 

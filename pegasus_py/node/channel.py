@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -59,21 +58,23 @@ class Channel:
         self.current: Answer | None = None
         self.is_open = False
         self.was_open = False
-        self.hello: list[str] = []
         self._on_closed = on_closed
         self._on_raw: Callable[[bytes], None] | None = None
         self._raws: list[bytes] = []
-        self._waiting: deque[tuple[bytes, Answer]] = deque()
+        # Lists and no deques: with hundreds of channels these are the larger part of what one takes.
+        self._waiting: list[tuple[bytes, Answer]] = []
         self._reader = FrameReader(self._frame, self._raw)
         self._stream: Stream | None = None
-        self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._greeted: asyncio.Future[list[str]] | None = None
+        """The words of the script's greeting, while `open` waits for them."""
 
-    async def open(self, connection: Connection, greeting: bytes, within: float) -> None:
-        """Start the script; may be tried again when the shell could not even be opened.
+    async def open(self, connection: Connection, greeting: bytes, within: float) -> list[str]:
+        """Start the script; may be tried again when the shell could not even be opened. Returns the words of its hello.
 
         Raises NodeError, and Overtaken when a newer run of a controller has been there.
         """
-        self._greeted = asyncio.get_running_loop().create_future()
+        greeted: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._greeted = greeted
         connection.lost.add_done_callback(self._connection_lost)
         try:
             async with asyncio.timeout(within):
@@ -81,7 +82,7 @@ class Channel:
                 self._stream = stream
                 self.is_open = self.was_open = True
                 stream.write(greeting)
-                await self._greeted
+                verb, *rest = await greeted
         except TimeoutError:
             self.close()
             raise NodeError(self.host, f"its shell did not answer within {within:g} s") from None
@@ -90,16 +91,16 @@ class Channel:
             raise
         finally:
             connection.lost.remove_done_callback(self._connection_lost)
-            self._greeted.cancel()
-        verb, *rest = self.hello
+            greeted.cancel()
+            self._greeted = None
         if verb == "pegasus-hello" and len(rest) == 6:
-            return
+            return rest
         self.close()
         if verb == "pegasus-overtaken":
             raise Overtaken(self.host, int(rest[0]))
         if verb == "pegasus-error":
             raise NodeError(self.host, " ".join(rest[1:]), transient=rest[0] != "wrong")
-        raise NodeError(self.host, f"its shell answered {' '.join(self.hello)[:100]!r}", transient=False)
+        raise NodeError(self.host, f"its shell answered {' '.join([verb, *rest])[:100]!r}", transient=False)
 
     def request(self, data: bytes, answer: Answer) -> None:
         """Send a request now, or when those before it are answered."""
@@ -160,7 +161,7 @@ class Channel:
 
     def _fail_greeting(self, reason: str) -> bool:
         """True when `open` was still waiting: then it raises, and nobody else is told."""
-        if self._greeted.done():
+        if self._greeted is None or self._greeted.done():
             return False
         self._greeted.set_exception(NodeError(self.host, f"{reason} before it had answered"))
         # `open` may have given up for another reason.
@@ -178,9 +179,8 @@ class Channel:
     def _frame(self, words: list[str], body: bytes) -> None:
         if not self.is_open:
             return
-        if not self._greeted.done():
-            self.hello = words
-            self._greeted.set_result(None)
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_result(words)
             return
         if self.current is None:
             raise ProtocolError(f"an answer that nobody asked for: {' '.join(words)[:100]!r}")
@@ -190,7 +190,7 @@ class Channel:
         if not answer.frame(words, body):
             self.current = answer
         elif self.current is None and self._waiting and self.is_open:
-            data, self.current = self._waiting.popleft()
+            data, self.current = self._waiting.pop(0)
             self._write(data)
 
     def _raw(self, data: bytes) -> None:

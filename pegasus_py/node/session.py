@@ -31,6 +31,7 @@ from pegasus_py.node.shell import Connection
 T = TypeVar("T")
 _Reports = list[Report]
 _Ids = list[str]
+_Words = list[str]
 
 OPEN_WITHIN = 30.0
 """Seconds for a shell to be opened and to answer."""
@@ -116,8 +117,7 @@ class NodeSession:
         Raises NodeError (no shell, no spool) and Overtaken when a higher epoch has been there.
         """
         session = cls(connection, subnode, queue_id, epoch, observer)
-        await session._open(session._control, "control")
-        _, boot, machine, bash, group, clock, fresh = session._control.hello
+        boot, machine, bash, group, clock, fresh = await session._open(session._control, "control")
         session.fresh = fresh == "yes"
         # Read after the answer came, so that a deadline is rather too early than too late.
         ahead = int(clock) / 100 - time.monotonic()
@@ -306,21 +306,26 @@ class NodeSession:
 
     # --- within -------------------------------------------------------------------------------------------------
 
-    async def _open(self, channel: Channel, role: str, make_room: Callable[[], None] = lambda: None) -> None:
-        """Open a channel; a server that has none free for now is asked again a few times, after `make_room`."""
+    async def _open(
+        self, channel: Channel, role: str, make_room: Callable[[], None] = lambda: None
+    ) -> _Words:
+        """Open a channel and return what its script says of itself.
+
+        A server that has none free for now is asked again a few times, after `make_room`.
+        """
         token = secrets.token_hex(4)
         data = greeting(role, self._queue_id, self._epoch, token, self.subnode)
         pause = 0.05
-        for last in [False] * (_CHANNEL_TRIES - 1) + [True]:
+        for _ in range(_CHANNEL_TRIES - 1):
             try:
-                await channel.open(self._connection, data, OPEN_WITHIN)
-                return
+                return await channel.open(self._connection, data, OPEN_WITHIN)
             except NodeError as error:
-                if last or not error.transient or self._connection.lost.done() or channel.was_open:
+                if not error.transient or self._connection.lost.done() or channel.was_open:
                     raise
             make_room()
             await asyncio.sleep(pause)
             pause *= 2
+        return await channel.open(self._connection, data, OPEN_WITHIN)
 
     async def _ask(
         self,

@@ -11,7 +11,7 @@ import ctypes.util
 import os
 from pathlib import Path
 
-from pegasus_py.absent import absent
+from pegasus_py.lean import absent
 
 LIST = Path("/etc/ld.so.cache")
 

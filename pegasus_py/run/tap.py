@@ -59,7 +59,8 @@ class Tap:
         self._follow: Follow | None = None
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._progress = asyncio.Event()
+        self._progress: asyncio.Event | None = None
+        """While the rest is waited for."""
         self._closed = False
         self._resume: asyncio.TimerHandle | None = None
 
@@ -82,7 +83,8 @@ class Tap:
         if self._closed:
             return
         self._held += len(data)
-        self._progress.set()
+        if self._progress is not None:
+            self._progress.set()
         if self._follow is not None and self._resume is None and self._backlog() > BACKLOG:
             self._follow.pause()
             self._resume = asyncio.get_running_loop().call_later(PAUSE, self._resume_follow)
@@ -98,7 +100,8 @@ class Tap:
         if self._follow is None:
             return
         if self._backlog() > BACKLOG:
-            self._progress.set()
+            if self._progress is not None:
+                self._progress.set()
             self._resume = asyncio.get_running_loop().call_later(PAUSE, self._resume_follow)
         else:
             self._follow.resume()
@@ -125,11 +128,12 @@ class Tap:
         if self._opening is not None:
             await self._opening
         if self._follow is not None:
+            progress = self._progress = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 while self._held < size and self._follow.is_open:
-                    self._progress.clear()
+                    progress.clear()
                     async with asyncio.timeout(STALL):
-                        await self._progress.wait()
+                        await progress.wait()
             self._follow.close()
         while self._held < size:
             while self._backlog() > BACKLOG:  # noqa: ASYNC110 -- the screen is a thread
