@@ -73,6 +73,38 @@ async def test_bytes_of_all_values_pass_both_ways(ssh_home: Path) -> None:
     await connection.close()
 
 
+@pytest.mark.parametrize("who", ["server", "client"])
+async def test_new_keys_are_agreed_on_while_bytes_flow(
+    who: str, new_server: NewServer, new_farm: SshFarm, home: Path
+) -> None:
+    """As in every connection after an hour or a gigabyte."""
+    new_server("rekeying", {"RekeyLimit": "64K"} if who == "server" else {})
+    new_farm.configure(home)
+    if who == "client":
+        append(home / ".ssh" / "config", "Host *\n  RekeyLimit 64K\n")
+    connection = await SshConnector().connect(node("rekeying"))
+    exchanges = 0
+    inner = connection.connection  # type: ignore[attr-defined]
+    send_newkeys = inner.send_newkeys
+
+    def counted(k: bytes, h: bytes) -> None:
+        nonlocal exchanges
+        exchanges += 1
+        send_newkeys(k, h)
+
+    inner.send_newkeys = counted
+    collector = Collector()
+    stream = await connection.open_shell(collector)
+    stream.write(f"echo; exec cat\n{END_MARK}\n".encode())
+    await collector.until(lambda data: data == b"\n")
+    sent = bytes(range(256)) * 4096
+    stream.write(sent)
+    await collector.until(lambda data: len(data) == len(sent) + 1)
+    assert collector.data[1:] == sent
+    assert exchanges > 2
+    await connection.close()
+
+
 async def test_a_paused_shell_is_held_up_and_loses_nothing(ssh_home: Path) -> None:
     connection = await SshConnector().connect(node("node-1"))
     collector = Collector()
