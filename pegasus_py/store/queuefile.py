@@ -165,6 +165,7 @@ class QueueFile:
         for fd in dirty.values():
             os.close(fd)
         self._mark.close()
+        self.lock.close()
 
     # --- inside
 

@@ -1,0 +1,130 @@
+"""The queue's lock: the quick way to take it again is the same lock as filelock's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock, SoftFileLock, Timeout
+
+from pegasus_py.store.queuelock import QueueBusy, QueueLock
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[QueueLock]:
+    """One that was held before, so that it is taken the quick way."""
+    made = QueueLock(tmp_path / "queue.yaml")
+    made.acquire(0, "")
+    made.release()
+    yield made
+    made.close()
+
+
+def others(lock: QueueLock) -> list[FileLock | QueueLock]:
+    return [FileLock(lock.path), QueueLock(lock.queue)]
+
+
+def take(lock: FileLock | QueueLock) -> None:
+    if isinstance(lock, QueueLock):
+        lock.acquire(0, "")
+    else:
+        lock.acquire(timeout=0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_it_keeps_others_out_and_is_kept_out(lock: QueueLock, which: int) -> None:
+    for _ in range(2):
+        other = others(lock)[which]
+        lock.acquire(0, "")
+        with pytest.raises((Timeout, QueueBusy)):
+            take(other)
+        with pytest.raises(QueueBusy, match="this process is already changing it"):
+            lock.acquire(0, "")
+        lock.release()
+        take(other)
+        with pytest.raises(QueueBusy, match="locked by another process"):
+            lock.acquire(0, "")
+        other.release()
+
+
+def test_other_processes_are_kept_out(lock: QueueLock) -> None:
+    lock.acquire(0, "")
+    code = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(timeout=0)"
+    words = [sys.executable, "-c", code, str(lock.path)]
+    assert b"Timeout" in subprocess.run(words, capture_output=True, timeout=60).stderr
+    lock.release()
+    subprocess.run(words, check=True, timeout=60)
+
+
+def test_who_waits_gets_it(lock: QueueLock) -> None:
+    other = QueueLock(lock.queue)
+    other.acquire(0, "")
+    giving_back = threading.Timer(0.2, other.release)
+    giving_back.start()
+    lock.acquire(30, "")
+    with pytest.raises(QueueBusy):
+        other.acquire(0, "")
+    lock.release()
+    giving_back.join()
+    other.close()
+
+
+def test_a_lock_file_that_was_removed_is_made_again(lock: QueueLock) -> None:
+    """Who holds the old one keeps nobody out of the new one; so it must be the new one that is held."""
+    for replaced in (False, True):
+        lock.path.unlink()
+        if replaced:
+            lock.path.touch()
+        lock.acquire(0, "")
+        for other in others(lock):
+            with pytest.raises((Timeout, QueueBusy)):
+                take(other)
+        lock.release()
+
+
+def test_a_link_in_its_place_is_not_followed(lock: QueueLock, tmp_path: Path) -> None:
+    lock.path.unlink()
+    lock.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Exception, match="cannot lock the queue"):
+        lock.acquire(0, "")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_note_is_gone_when_it_is_given_back(lock: QueueLock) -> None:
+    lock.acquire(0, "an editor")
+    assert lock.path.read_text().endswith(" an editor\n")
+    lock.release()
+    assert lock.path.read_text() == ""
+
+
+def test_a_soft_lock_is_never_taken_with_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = QueueLock(tmp_path / "queue.yaml")
+    lock._lock = SoftFileLock(lock.path, thread_local=False)
+    lock._tried = True
+    lock.acquire(0, "")
+    assert lock._descriptor == -1
+    with pytest.raises(Timeout):
+        SoftFileLock(lock.path).acquire(timeout=0)
+    lock.release()
+
+
+def test_descriptors_do_not_pile_up(lock: QueueLock) -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    lock.acquire(0, "")
+    lock.release()
+    before = count()
+    for _ in range(20):
+        lock.path.unlink()
+        lock.acquire(0, "")
+        lock.release()
+    lock.acquire(0, "")
+    lock.release()
+    assert count() == before
+    lock.close()
+    assert count() == before - 1
