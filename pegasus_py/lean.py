@@ -7,8 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-HASHES = ("_md5", "_sha1", *(["_sha2"] if sys.version_info >= (3, 12) else ["_sha256", "_sha512"]))
-"""The interpreter's own modules for the hashes that SSH uses. Whoever built it may have left some out."""
+HASHES = (
+    "_md5",
+    "_sha1",
+    *(["_sha2"] if sys.version_info >= (3, 12) else ["_sha256", "_sha512"]),
+    "_sha3",
+    "_blake2",
+)
+"""The interpreter's own modules for hashes. Whoever built it may have left some out, and hashlib complains of each."""
 
 
 @contextmanager

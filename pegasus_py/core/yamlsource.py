@@ -18,7 +18,7 @@ _BETWEEN = re.compile(r"(?:[ \t\r]*(?:#[^\n]*)?\n)*+[ \t\r]*+(?:#[^\n]*\Z)?")
 
 @functools.cache
 def _bad_character() -> re.Pattern[str]:
-    """Made when it is needed: a set of characters as large as this one takes longer than most files."""
+    """Made when it is needed: to compile a set of characters as large as this takes longer than to read most files."""
     return re.compile(
         "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
     )

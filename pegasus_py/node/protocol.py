@@ -45,7 +45,7 @@ class ProtocolError(Exception):
 
 
 BY_STARTER = (b"start", b"clear", b"read", b"bye")
-"""The requests that starter.py answers itself; at any other it ends, and the script goes on."""
+"""The requests that starter.py answers itself; at any other it ends, and the script goes on. At `bye` both end."""
 
 
 def _beside_us(name: str) -> bytes:

@@ -614,9 +614,10 @@ list() {
 
 bye() {
     rm -f -- "$ctl"
+    highest_epoch
     set +f
     set -- "$dir"/ctl.* "$dir"/[0-9]*
-    if [ ! -e "$1" ] && [ ! -e "$2" ]; then
+    if [ ! -e "$1" ] && [ ! -e "$2" ] && [ "$highest" -eq "$epoch" ]; then
         rm -f -- "$dir"/epoch.* "$dir"/since.*
         rmdir -- "$dir" && [ -n "$our_base" ] && rmdir -- "$base"
     fi
@@ -667,10 +668,11 @@ open_spool() {
     # An earlier session of this run has seen to it.
     if [ -d "$dir" ] && [ ! -h "$dir" ] && [ -O "$dir" ] && [ -e "$dir/epoch.$epoch" ]; then return; fi
     while :; do
-        # `exec` spares a fork, which the shell makes because of the traps.
+        # `exec` spares a fork, which the shell makes because of the traps; -m is for what the parent's ACL may add.
         if { [ -d "$base" ] || made=$(exec mkdir -p -- "$base" 2>&1); } &&
             made=$(exec mkdir -m 700 -- "$dir" 2>&1); then
-            return
+            if [ -O "$dir" ]; then return; fi
+            break
         fi
         [ ! -h "$dir" ] || refuse_hello "wrong $dir is a symbolic link: remove it"
         [ ! -d "$dir" ] || break
@@ -767,6 +769,7 @@ pegasus() {
             fi
             ;;
         bye) bye ;;
+        # starter.py has answered `bye`.
         left) exit 0 ;;
         '') ;;
         *)

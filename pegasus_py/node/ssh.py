@@ -173,6 +173,7 @@ class SshConnector:
                 compression_algs=["none"],
                 gss_host=None,
                 pkcs11_provider=(),
+                x509_trusted_certs=None,
                 agent_forwarding=False,
                 password_auth=False,
                 kbdint_auth=False,

@@ -102,6 +102,8 @@ def resolve(written: str, files: Sequence[Path], *, hop: bool = False, pins: dic
             arguments["port"] = to.port
         # Without keys: they are looked at later, and a missing file is no fault.
         arguments |= {"client_keys": None, "known_hosts": b"", "agent_path": None, "pkcs11_provider": None}
+        # OpenSSH knows no X.509, so a file with that name in ~/.ssh is not meant for us.
+        arguments["x509_trusted_certs"] = None
         options = asyncssh.SSHClientConnectionOptions(**arguments)
         if options.config.has_match_final():
             options = asyncssh.SSHClientConnectionOptions(**arguments, final=True)

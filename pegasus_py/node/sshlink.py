@@ -1,6 +1,6 @@
 """One SSH connection and the channels on it: asyncssh's callbacks on one side, `node.shell`'s protocols on the other.
 
-Imported only once a connection is wanted, for asyncssh takes a quarter of a second to import.
+Imported only once a connection is wanted, for asyncssh takes some 60 ms to import.
 """
 
 from __future__ import annotations

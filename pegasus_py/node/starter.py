@@ -1,8 +1,9 @@
 """The quick way of the node-side script to start jobs: `posix_spawn` instead of a shell's forks.
 
 protocol.py sends this text and runner.sh runs it, where a node has an interpreter for it. It takes `start`, `clear`,
-`read` and `bye` from the channel, does with the spool exactly what runner.sh does, and ends at the first request of
-another kind, which it hands back to the script. It must never read more of the channel than one request.
+`read` and `bye` from the channel, does with the spool exactly what runner.sh does, and ends after `bye` and at the
+first request of another kind, which it hands back to the script. It must never read more of the channel than one
+request.
 
 It has to run with version 3.8, and it costs each sub-node some milliseconds, so it imports next to nothing: what it
 needs of `os` is in `posix`. The text is in the command line, where it must not have the interpreter's name: a job may
@@ -39,6 +40,7 @@ class Starter:
         self.ctl = ctl
         self.queue = queue
         self.head = b"start %b %b - - %b %b" % (boot, machine, owner, epoch)
+        self.epoch = int(epoch)
         self.tail = b"%d %b ." % (posix.getpid(), started(posix.getpid()))
         self.count = 0
         self.unsaved: list[tuple[bytes, int]] = []
@@ -82,7 +84,7 @@ class Starter:
             elif verb == b"read":
                 self.read(*words)
                 data = rest
-            elif verb == b"bye" and not self.unsaved:
+            elif verb == b"bye":
                 self.leave()
                 say(b"bye\n")
                 return LEFT
@@ -207,6 +209,9 @@ class Starter:
             names = posix.listdir(self.spool)
             if any(name.startswith(b"ctl.") or name[:1].isdigit() for name in names):
                 return
+            # A newer run that is about to put its own word there.
+            if self.highest_epoch() > self.epoch:
+                return
             for name in names:
                 if name.startswith((b"epoch.", b"since.")):
                     remove(self.spool + name)
@@ -267,7 +272,7 @@ class Starter:
         self.unsaved = left
 
     def highest_epoch(self) -> int:
-        found = [int(self.head.split(b" ")[7])]
+        found = [self.epoch]
         try:
             names = posix.listdir(self.spool)
         except OSError:
@@ -316,6 +321,7 @@ def why(error: OSError) -> bytes:
 
 
 def encode(argument: str) -> bytes:
+    """As os.fsencode, for an argument."""
     return argument.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 

@@ -89,7 +89,6 @@ async def live_in_loop(request: Request) -> ExitCode:
     check_queue(queue, subnodes)
     screen = Screen([s.name for s in subnodes], json=request.json)
     with contextlib.ExitStack() as at_last:
-        at_last.callback(queue.close)
         try:
             with RunDir(request.queue_file).claim(request.settings.mode) as claim:
                 try:

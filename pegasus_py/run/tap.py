@@ -60,7 +60,7 @@ class Tap:
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress: asyncio.Event | None = None
-        """While the rest is waited for."""
+        """From the time when the rest is waited for."""
         self._closed = False
         self._resume: asyncio.TimerHandle | None = None
 

@@ -165,7 +165,6 @@ class QueueFile:
         for fd in dirty.values():
             os.close(fd)
         self._mark.close()
-        self.lock.close()
 
     # --- inside
 

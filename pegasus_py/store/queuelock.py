@@ -2,7 +2,7 @@
 
 filelock takes it, and finds out what kind of lock the file system has. A controller takes it some hundred times a
 second, and what filelock does for each is a twelfth of all its work; so where the lock is flock's, it is taken again
-with that call, on a descriptor that stays open.
+with that call alone.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ class QueueLock:
     """One holder at a time, over all processes, whether they name the queue directly or through a symlink."""
 
     def __init__(self, queue: Path) -> None:
-        self._descriptor = -1
-        """Of the lock file, once filelock has found out that it can be locked with flock."""
         self.queue = queue
         self.path = Path(f"{os.path.realpath(queue)}.lock")
         self._lock: BaseFileLock = FileLock(self.path, thread_local=False, fallback_to_soft=False)
         self._tried = False
         self._noted = False
-        self._quick = False
-        """The lock is held through the descriptor."""
+        self._descriptor = -1
+        """Through which the lock is held, if filelock does not hold it."""
 
     @property
     def kind(self) -> Literal["flock", "soft"]:
@@ -57,12 +55,11 @@ class QueueLock:
 
         Raises QueueBusy, StorageError.
         """
-        if self._quick or self._lock.is_locked:
+        if self._descriptor >= 0 or self._lock.is_locked:
             raise QueueBusy(f"{self.queue}: this process is already changing it")
         try:
             if self._tried:
-                self._quick = self._take_quickly()
-                if not self._quick:
+                if not self._take_quickly():
                     self._lock.acquire(timeout=timeout)
             else:
                 self._first(timeout)
@@ -91,9 +88,9 @@ class QueueLock:
         if self._noted:
             self._write_note("")
             self._noted = False
-        if self._quick:
-            self._quick = False
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
         else:
             self._lock.release()
 
@@ -102,25 +99,20 @@ class QueueLock:
         if self.kind != "flock":
             return False
         try:
-            if self._descriptor < 0:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Somebody may have removed the file: others would lock another one then.
-            if os.path.samestat(os.fstat(self._descriptor), self.path.lstat()):
-                return True
-        except BlockingIOError:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
             return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Somebody may just have removed the file: others would lock another one then.
+            if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
+                self._descriptor, descriptor = descriptor, -1
         except OSError:
             pass
-        self.close()
-        return False
-
-    def close(self) -> None:
-        """Release what is open, a lock that is held with it. It can be acquired again."""
-        self._quick = False
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return self._descriptor >= 0
 
     def _write_note(self, text: str) -> None:
         # A soft lock's file is filelock's own. The note is a courtesy: without it the lock holds all the same.

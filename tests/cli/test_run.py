@@ -23,7 +23,6 @@ def test_a_verb_alone_means_the_same_either_way(verb: str, monkeypatch: pytest.M
         return ExitCode.NO_NODES
 
     monkeypatch.setattr(life, "live", live)
-    monkeypatch.setattr(life, "live", live)
     assert quickrun.quick_run(verb) == ExitCode.NO_NODES
     assert app(args=[verb], standalone_mode=False) == ExitCode.NO_NODES
     assert asked[0] == asked[1]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pegasus_py.errors import NodeError
 from pegasus_py.node import session as session_module
 from tests.node.nodes import QUEUE, Place, attempt, attempt_id, gone, until
 
@@ -265,6 +266,39 @@ def test_clearing_rides_along_with_a_start(place: Place) -> None:
             assert await node.session.list() == [attempt_id(2), attempt_id(3)]
             await node.session.clear([attempt_id(2), attempt_id(3)])
             assert await node.session.list() == []
+
+    asyncio.run(main())
+
+
+def test_bye_leaves_it_to_a_newer_run(place: Place) -> None:
+    """Which has put its number there, and is about to put its word."""
+
+    async def main() -> None:
+        async with place.node() as node:
+            await node.run(1, "true")
+            await node.session.clear([attempt_id(1)])
+            (place.spool / QUEUE / "epoch.2").touch()
+            await node.session.bye()
+        assert (place.spool / QUEUE / "epoch.2").exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_spool_that_is_not_ours_although_we_made_it(place: Place, tmp_path: Path) -> None:
+    """As for root on a server that takes root for nobody: the first session must not begin what later ones cannot."""
+    bin_directory = tmp_path / "bin"
+    bin_directory.mkdir()
+    given_away = bin_directory / "mkdir"
+    given_away.write_text('#!/bin/sh\n/bin/mkdir "$@" || exit\nfor last; do :; done\nchown 65534 "$last"\n')
+    given_away.chmod(0o755)
+    place.env = {**place.env, "PATH": f"{bin_directory}:{os.environ['PATH']}"}
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(NodeError, match="belongs to someone else"):
+                async with place.node():
+                    pass
 
     asyncio.run(main())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,9 @@ from typing import Any
 
 import asyncssh
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pegasus_py.errors import NodeError
 from pegasus_py.node.shell import END_MARK, Connection
@@ -73,6 +77,57 @@ async def test_bytes_of_all_values_pass_both_ways(ssh_home: Path) -> None:
     await connection.close()
 
 
+def x509_certificate(subject: str) -> bytes:
+    """Signed by itself, as PEM."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
+    now = datetime.datetime(2020, 1, 1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now)
+    return made.sign(key, None).public_bytes(Encoding.PEM)
+
+
+async def test_authorities_that_openssh_does_not_know_are_in_nobodys_way(ssh_home: Path) -> None:
+    """asyncssh looks for some in ~/.ssh."""
+    (ssh_home / ".ssh" / "ca-bundle.crt").write_bytes(x509_certificate("an authority"))
+    connection = await SshConnector().connect(node("node-1"))
+    await connection.close()
+
+
+async def test_a_certificate_behind_a_key_is_refused_in_words(farm: SshFarm, ssh_home: Path) -> None:
+    key = ssh_home / ".ssh" / "id_with_certificate"
+    key.write_bytes(farm.client_key.read_bytes() + x509_certificate("somebody"))
+    key.chmod(0o600)
+    config = ssh_home / ".ssh" / "config"
+    config.write_text(config.read_text().replace(str(farm.client_key), str(key)))
+    error = await refusal("node-1")
+    assert error.what == "a key file cannot be used: X.509 certificates are not supported"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux has it")
+async def test_what_comes_while_a_shell_opens_is_acknowledged_at_once(ssh_home: Path) -> None:
+    """Else it opens 40 ms later. To send takes the wish back, so it must be said after the question was sent."""
+    connection = await SshConnector().connect(node("node-1"))
+    inner = connection.connection  # type: ignore[attr-defined]
+    done: list[object] = []
+    send_packet, get_extra_info = inner.send_packet, inner.get_extra_info
+
+    class Socket:
+        def setsockopt(self, *option: int) -> None:
+            done.append(option)
+
+    def sent(pkttype: int, *args: bytes, **more: Any) -> None:
+        done.append(pkttype)
+        send_packet(pkttype, *args, **more)
+
+    inner.send_packet = sent
+    inner.get_extra_info = lambda name, *rest: Socket() if name == "socket" else get_extra_info(name, *rest)
+    await connection.open_shell(Collector())
+    quickly = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    await connection.close()
+    opens, runs = asyncssh.constants.MSG_CHANNEL_OPEN, asyncssh.constants.MSG_CHANNEL_REQUEST
+    assert done.index(opens) < done.index(quickly) < done.index(runs)
+
+
 @pytest.mark.parametrize("who", ["server", "client"])
 async def test_new_keys_are_agreed_on_while_bytes_flow(
     who: str, new_server: NewServer, new_farm: SshFarm, home: Path
@@ -85,6 +140,7 @@ async def test_new_keys_are_agreed_on_while_bytes_flow(
     connection = await SshConnector().connect(node("rekeying"))
     exchanges = 0
     inner = connection.connection  # type: ignore[attr-defined]
+    assert inner._server_kexinit == b"", "asyncssh has renamed it: 4 kB of each connection are back"
     send_newkeys = inner.send_newkeys
 
     def counted(k: bytes, h: bytes) -> None:

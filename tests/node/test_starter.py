@@ -14,6 +14,7 @@ import pytest
 
 from pegasus_py.core.model import Spot
 from pegasus_py.node import starter as starter_module
+from pegasus_py.node.channel import Question
 from pegasus_py.node.protocol import serve_request
 from pegasus_py.node.starter import Starter, started
 from tests.node.nodes import PYTHON, QUEUE, WITH_STARTER, Place, attempt, attempt_id, carries, gone, until
@@ -61,20 +62,41 @@ def test_jobs_follow_one_another_in_one_starter(served: Place) -> None:
 
 
 def test_it_takes_leave_itself(served: Place) -> None:
-    """The script does nothing for it: it is stopped."""
+    """The script does nothing for it, for it is stopped, and then ends in good order."""
 
     async def main() -> None:
         async with served.node() as node:
             await node.run(1, "true")
             runner = node.runner()
+            await node.session.clear([attempt_id(1)])
             os.kill(runner, signal.SIGSTOP)
             try:
-                await node.session.clear([attempt_id(1)])
-                await node.session.bye()
+                answer = Question[bool]("node", lambda words, body: words == ["bye"])
+                node.session._control.request(b"bye\n", answer)
+                assert await answer.result
             finally:
                 os.kill(runner, signal.SIGCONT)
             assert list(served.spool.iterdir()) == []
-            await until(lambda: gone(runner), "the script to leave")
+            assert await node.watcher.next() == ("closed", "the shell there has ended")
+
+    asyncio.run(main())
+
+
+def test_it_leaves_what_others_need(served: Place) -> None:
+    """Another sub-node is still there; then a job that nobody has cleared."""
+
+    def kinds() -> set[str]:
+        return {path.name.partition(".")[0] for path in (served.spool / QUEUE).iterdir()}
+
+    async def main() -> None:
+        async with served.node() as node, served.node("n2") as other:
+            await node.run(1, "true")
+            await node.session.clear([attempt_id(1)])
+            await node.session.bye()
+            assert kinds() == {"ctl", "epoch", "since"}
+            await other.run(2, "true")
+            await other.session.bye()
+            assert kinds() >= {"2", "epoch"}
 
     asyncio.run(main())
 

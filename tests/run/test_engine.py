@@ -75,7 +75,7 @@ class Run:
         self.disk = Disk(self.ledger)
         self.events: list[Event] = []
         self.link = FakeLink()
-        self.file = file = QueueFile(self.path)
+        file = QueueFile(self.path)
         state = new_state(Settings(**settings), [NODE])
         self.engine = Engine(
             state,
@@ -97,7 +97,6 @@ class Run:
             await asyncio.gather(task, return_exceptions=True)
             await self.engine.close()
             self.ledger.close()
-            self.file.close()
 
     async def start(self, count: int) -> Attempt:
         await until(lambda: len(self.link.sent) >= count)

@@ -213,8 +213,6 @@ def test_one_holder_at_a_time_who_is_named(tmp_path: Path) -> None:
     with one.hold():
         assert not two.compact()
     assert one.lock.kind == "flock"
-    one.close()
-    two.close()
 
 
 @pytest.mark.parametrize("make", ["directory", "pipe"])

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock, SoftFileLock, Timeout
 
+from pegasus_py.errors import StorageError
 from pegasus_py.store.queuelock import QueueBusy, QueueLock
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> Iterator[QueueLock]:
-    """One that was held before, so that it is taken the quick way."""
+def lock(tmp_path: Path) -> QueueLock:
+    """One that filelock has taken once, so that from now on it is taken with flock."""
     made = QueueLock(tmp_path / "queue.yaml")
     made.acquire(0, "")
     made.release()
-    yield made
-    made.close()
+    return made
 
 
 def others(lock: QueueLock) -> list[FileLock | QueueLock]:
@@ -37,8 +38,8 @@ def take(lock: FileLock | QueueLock) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_it_keeps_others_out_and_is_kept_out(lock: QueueLock, which: int) -> None:
-    for _ in range(2):
-        other = others(lock)[which]
+    other = others(lock)[which]
+    for _ in range(3):  # the other one's first time is filelock's, too
         lock.acquire(0, "")
         with pytest.raises((Timeout, QueueBusy)):
             take(other)
@@ -70,26 +71,41 @@ def test_who_waits_gets_it(lock: QueueLock) -> None:
         other.acquire(0, "")
     lock.release()
     giving_back.join()
-    other.close()
 
 
 def test_a_lock_file_that_was_removed_is_made_again(lock: QueueLock) -> None:
-    """Who holds the old one keeps nobody out of the new one; so it must be the new one that is held."""
-    for replaced in (False, True):
+    lock.path.unlink()
+    lock.acquire(0, "")
+    for other in others(lock):
+        with pytest.raises((Timeout, QueueBusy)):
+            take(other)
+    lock.release()
+
+
+def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(
+    lock: QueueLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who holds the old one keeps nobody out of the new one."""
+    flock = fcntl.flock
+
+    def replaced(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
         lock.path.unlink()
-        if replaced:
-            lock.path.touch()
-        lock.acquire(0, "")
-        for other in others(lock):
-            with pytest.raises((Timeout, QueueBusy)):
-                take(other)
-        lock.release()
+        lock.path.touch()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", replaced)
+    lock.acquire(0, "")
+    for other in others(lock):
+        with pytest.raises((Timeout, QueueBusy)):
+            take(other)
+    lock.release()
 
 
 def test_a_link_in_its_place_is_not_followed(lock: QueueLock, tmp_path: Path) -> None:
     lock.path.unlink()
     lock.path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Exception, match="cannot lock the queue"):
+    with pytest.raises(StorageError, match="cannot lock the queue"):
         lock.acquire(0, "")
     assert not (tmp_path / "elsewhere").exists()
 
@@ -105,6 +121,8 @@ def test_a_soft_lock_is_never_taken_with_flock(tmp_path: Path, monkeypatch: pyte
     lock = QueueLock(tmp_path / "queue.yaml")
     lock._lock = SoftFileLock(lock.path, thread_local=False)
     lock._tried = True
+    with SoftFileLock(lock.path), pytest.raises(QueueBusy):
+        lock.acquire(0, "")
     lock.acquire(0, "")
     assert lock._descriptor == -1
     with pytest.raises(Timeout):
@@ -112,19 +130,11 @@ def test_a_soft_lock_is_never_taken_with_flock(tmp_path: Path, monkeypatch: pyte
     lock.release()
 
 
-def test_descriptors_do_not_pile_up(lock: QueueLock) -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    lock.acquire(0, "")
-    lock.release()
-    before = count()
-    for _ in range(20):
-        lock.path.unlink()
+def test_no_descriptor_is_left(lock: QueueLock) -> None:
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with FileLock(lock.path), pytest.raises(QueueBusy):
+        lock.acquire(0, "")
+    for _ in range(3):
         lock.acquire(0, "")
         lock.release()
-    lock.acquire(0, "")
-    lock.release()
-    assert count() == before
-    lock.close()
-    assert count() == before - 1
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
