@@ -80,7 +80,7 @@ def run_case(bench: Bench) -> Section:
         "no flush, in memory: the queue's directory on a RAM disk, where a flush costs nothing; "
         "spool on disk: the nodes' spools on the disk of the queue",
         "making a file takes 20 to 40 us; where it takes ten times that, the file system (ext4 without a journal) "
-        "keeps the places of files that were removed minutes ago, and each log of echo pays it",
+        "does not use an inode again that was freed minutes ago and searches on, and each log of echo pays for it",
     )
     return Section("queue", f"{jobs:,} short jobs, {SEATS} sub-nodes of {len(nodes)} nodes", rows, notes)
 
