@@ -126,7 +126,7 @@ def run_whole(bench: Bench) -> Section:
     ways = {"pegasus": pegasus}
     if "parallel" in bench.peers.programs:
         ways["GNU parallel"] = parallel
-    found = bench.rounds(ways, most=3)
+    found = bench.rounds(ways)
     rows = (
         compared(f"{jobs:,} x true, start to exit", "/s", found, "pegasus", "GNU parallel", at_least(10)),
     )
