@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pegasus_py.errors import NodeError
-from pegasus_py.node.shell import END_MARK, Connection
+from pegasus_py.node.shell import END_MARK, Connection, Stream
 from pegasus_py.node.ssh import CONFIG_VARIABLE, SshConnector
 from tests.conftest import NewServer
 from tests.support import procs
@@ -60,8 +60,8 @@ async def test_scripts_run_on_the_node_and_end_in_good_order(farm: SshFarm, ssh_
     assert connection.lost.result() == "closed"
 
 
-async def test_bytes_of_all_values_pass_both_ways(ssh_home: Path) -> None:
-    connection = await SshConnector().connect(node("node-1"))
+async def there_and_back(connection: Connection) -> tuple[Stream, Collector]:
+    """Send a megabyte of all values through a shell that has become `cat`."""
     collector = Collector()
     stream = await connection.open_shell(collector)
     stream.write(f"echo; exec cat\n{END_MARK}\n".encode())
@@ -70,6 +70,12 @@ async def test_bytes_of_all_values_pass_both_ways(ssh_home: Path) -> None:
     stream.write(sent)
     await collector.until(lambda data: len(data) == len(sent) + 1)
     assert collector.data[1:] == sent
+    return stream, collector
+
+
+async def test_bytes_of_all_values_pass_both_ways(ssh_home: Path) -> None:
+    connection = await SshConnector().connect(node("node-1"))
+    stream, collector = await there_and_back(connection)
     stream.close()
     assert await collector.end is None
     stream.write(b"into the void")
@@ -149,14 +155,7 @@ async def test_new_keys_are_agreed_on_while_bytes_flow(
         send_newkeys(k, h)
 
     inner.send_newkeys = counted
-    collector = Collector()
-    stream = await connection.open_shell(collector)
-    stream.write(f"echo; exec cat\n{END_MARK}\n".encode())
-    await collector.until(lambda data: data == b"\n")
-    sent = bytes(range(256)) * 4096
-    stream.write(sent)
-    await collector.until(lambda data: len(data) == len(sent) + 1)
-    assert collector.data[1:] == sent
+    await there_and_back(connection)
     assert exchanges > 2
     await connection.close()
 
