@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from pegasus_py.errors import Place
 
@@ -59,12 +60,7 @@ class JobOptions(Struct, frozen=True):
 
     def over(self, defaults: JobOptions) -> JobOptions:
         """These options, with what they leave open taken from `defaults`."""
-        return JobOptions(
-            **{
-                f: mine if (mine := getattr(self, f)) is not None else getattr(defaults, f)
-                for f in self.__struct_fields__
-            }
-        )
+        return replace(defaults, **{name: mine for name, mine in asdict(self).items() if mine is not None})
 
 
 class SubNode(Struct, frozen=True):

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from pegasus_py.core.events import (
     Ended,
@@ -163,8 +164,7 @@ class Summary:
 
     @staticmethod
     def _failure_dict(failure: Failure) -> dict[str, Any]:
-        made = {field: getattr(failure, field) for field in Failure.__struct_fields__}
-        return {**made, "state": failure.state.value}
+        return {**asdict(failure), "state": failure.state.value}
 
     def _failure_lines(self, width: int | None, colour: bool) -> list[str]:
         if not self.failures:

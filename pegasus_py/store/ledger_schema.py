@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from pegasus_py.core.model import Attempt, End, Job, JobOptions, JobState, Params, Task
 from pegasus_py.errors import Place
@@ -136,8 +137,7 @@ def end_from_row(
 
 
 def _options(options: JobOptions) -> dict[str, object]:
-    values = {f: getattr(options, f) for f in options.__struct_fields__}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in asdict(options).items() if value is not None}
 
 
 def _options_back(text: str) -> JobOptions:
