@@ -321,7 +321,7 @@ class Engine:
                 turn.answers.append(self._begin(order, turn.batch))
             case Take():
                 turn.haul = self._take(order)
-                turn.batch.pop = turn.haul.pop
+                turn.batch.pop, turn.batch.pop_follows = turn.haul.pop, turn.haul.pop_follows
                 turn.batch.jobs += [a.job for a in turn.haul.attempts]
                 turn.batch.started += turn.haul.attempts
                 turn.answers.append(Took(tuple(turn.haul.attempts), turn.haul.view))
@@ -413,12 +413,12 @@ class Engine:
             raise
 
     def _commit_in_thread(self, batch: Batch) -> None:
-        if batch.pop is not None:
+        if batch.pop is not None and not batch.pop_follows:
             self._sync_queue()
         self._stores.ledger.commit(batch)
 
     def _sync_queue(self) -> None:
-        """The ledger keeps one pop: the one before must be safe on disk before its record is replaced."""
+        """What was popped must be safe on disk before the ledger may forget the records of it."""
         try:
             self._stores.queue.sync()
         except StorageError as error:
@@ -482,9 +482,11 @@ class Engine:
     # --- the queue file and its troubles -------------------------------------------------------------------
 
     async def _watch_queue(self) -> None:
-        """Look at the queue file now and then: has it changed, is what blocked it over?"""
+        """Look at the queue file now and then: has it changed, is what blocked it over, has it to be flushed?"""
         while True:
             await asyncio.sleep(WATCH_EVERY)
+            if self._stores.queue.is_flush_due and not self._untrusted:
+                await self._flush_queue()
             view = self.state.queue
             if view is QueueView.BLOCKED:
                 due = time.monotonic() >= self._storage_until
@@ -492,6 +494,13 @@ class Engine:
                     self.fact(Look())
             elif view is QueueView.EMPTY and self._queue_changed():
                 self.fact(Look())
+
+    async def _flush_queue(self) -> None:
+        try:
+            await self._in_writer(self._sync_queue)
+        except StorageError as error:
+            self._storage_trouble(error)
+            self.fact(StopAsked(StopLevel.FINISH))
 
     def _trouble_may_be_over(self) -> bool:
         return self._trouble_is_busy or self._queue_changed()

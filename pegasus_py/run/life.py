@@ -149,7 +149,7 @@ class _Life:
             )
         with Ledger.open(run_dir.ledger) as ledger:
             epoch = ledger.begin_run(self._request.settings.mode, "")
-            if not await mend_queue(self._queue, ledger.last_pop(), self._claim.control, tell):
+            if not await mend_queue(self._queue, ledger.last_pops(), self._claim.control, tell):
                 ledger.end_run(Outcome.STOPPED)
                 return ExitCode.STOPPED
             stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))

@@ -1,11 +1,11 @@
-"""Before a run takes anything: finish the pop that a crash left undone, when the queue's lock is free."""
+"""Before a run takes anything: finish the pops that a crash left undone, when the queue's lock is free."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pegasus_py.core.events import Event, Note
 from pegasus_py.store.control import ControlServer
@@ -17,14 +17,14 @@ LOOK_EVERY = 0.1
 
 
 async def mend_queue(
-    queue: QueueFile, pop: bytes | None, server: ControlServer, tell: Callable[[Event], None]
+    queue: QueueFile, pops: Sequence[bytes], server: ControlServer, tell: Callable[[Event], None]
 ) -> bool:
-    """Complete `pop` in the queue file. False: a stop came while the lock was held by others, nothing was done.
+    """Complete `pops` in the queue file. False: a stop came while the lock was held by others, nothing was done.
 
     Raises StorageError.
     """
     try:
-        queue.recover(pop, timeout=0)
+        queue.recover(pops, timeout=0)
         return True
     except QueueBusy as error:
         tell(Note(f"{error}; waiting"))
@@ -36,7 +36,7 @@ async def mend_queue(
         while not stopped.is_set() and not _stop_is_asked(server):
             await asyncio.sleep(LOOK_EVERY)
             with contextlib.suppress(QueueBusy):
-                queue.recover(pop, timeout=0)
+                queue.recover(pops, timeout=0)
                 return True
         return False
     finally:

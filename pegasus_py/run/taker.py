@@ -32,6 +32,11 @@ class Haul(Struct):
     taking: Taking | None = None
     holding: ExitStack = field(default_factory=ExitStack)
 
+    @property
+    def pop_follows(self) -> bool:
+        """Whether the ledger has to keep the records of earlier pops beside this one's."""
+        return self.taking is not None and self.taking.follows
+
     def apply(self) -> None:
         """Write consumed.yaml and queue.yaml. StorageError: recovery with `pop` must finish it before the next take."""
         if self.taking is not None and self.pop is not None:

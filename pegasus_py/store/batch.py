@@ -32,10 +32,10 @@ class Moved(Struct, frozen=True):
 class Batch(Struct):
     """All of it is recorded, or nothing.
 
-    `jobs` are new ones; `started` are attempts about to be sent to their sub-nodes (of new jobs or known
-    ones, whose command and sub-node are taken from the attempt); `pop` replaces the record of the last pop;
-    `cleared` are ids of ended attempts of which nothing is left on a node. Applied in the order of the
-    fields.
+    `jobs` are new ones; `started` are attempts about to be sent to their sub-nodes (of new jobs or known ones, whose
+    command and sub-node are taken from the attempt); `pop` is the record of a pop, which takes the place of the earlier
+    ones unless it `pop_follows` them; `cleared` are ids of ended attempts of which nothing is left on a node. Applied
+    in the order of the fields.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -44,6 +44,7 @@ class Batch(Struct):
     moved: list[Moved] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     pop: bytes | None = None
+    pop_follows: bool = False
 
     def __bool__(self) -> bool:
         return bool(

@@ -33,6 +33,7 @@ PAGE = 4096
 CHECKPOINT_AT = 128
 """Pages that a write-ahead log may take, by estimate, before they are brought into the file and it begins anew."""
 PAGES_PER_COMMIT = 6
+"""And one more for the record of a pop."""
 ROWS_PER_PAGE = 16
 
 SPECS = 1024
@@ -153,7 +154,8 @@ class Ledger(LedgerReads):
                 self._fence()
                 self._write_jobs(batch, now)
                 self._write_ends(batch, now)
-                self._db.execute("UPDATE self SET serial = ?, pop = coalesce(?, pop)", (serial, batch.pop))
+                self._write_pop(batch)
+                self._db.execute("UPDATE self SET serial = ?", (serial,))
         except BaseException as error:
             self._specs.clear()
             # A step after the one that makes it final may be what failed.
@@ -161,7 +163,7 @@ class Ledger(LedgerReads):
                 raise
         self._serial = serial
         rows = len(batch.jobs) + len(batch.started) + len(batch.ended) + len(batch.cleared)
-        self._logged += PAGES_PER_COMMIT + rows // ROWS_PER_PAGE
+        self._logged += PAGES_PER_COMMIT + (batch.pop is not None) + rows // ROWS_PER_PAGE
 
     def _is_recorded(self, serial: int) -> bool:
         """Whether a commit that failed is there nevertheless, and, by another one, safely so."""
@@ -253,6 +255,13 @@ class Ledger(LedgerReads):
                 "UPDATE attempt SET cleared = 1 WHERE job = ? AND number = ? AND state IS NOT NULL",
                 [id_.split(".")[:2] for id_ in batch.cleared],
             )
+
+    def _write_pop(self, batch: Batch) -> None:
+        if batch.pop is None:
+            return
+        if not batch.pop_follows:
+            self._db.execute("DELETE FROM pop")
+        self._db.execute("INSERT INTO pop(record) VALUES (?)", (batch.pop,))
 
     def _spec(self, job: Job) -> int | None:
         spec = spec_of(job)

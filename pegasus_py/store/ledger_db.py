@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pegasus_py.errors import StorageError
 from pegasus_py.store.filesystem import is_local
-from pegasus_py.store.ledger_schema import APPLICATION_ID, FORMAT, SCHEMA
+from pegasus_py.store.ledger_schema import APPLICATION_ID, FORMAT, FROM_FORMAT_1, SCHEMA
 
 BUSY = 30.0
 """Seconds for which a commit waits for readers of the ledger."""
@@ -112,30 +112,43 @@ def _has_locks(path: Path) -> bool:
 
 
 def _make_or_check(path: Path, db: sqlite3.Connection, create: bool) -> None:
-    if not create or db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
-        return _check(path, db)
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if not tables:
-            for statement in SCHEMA.split(";\n"):
-                db.execute(statement)
-            db.execute(
-                "INSERT INTO self(one, queue_id, epoch, serial, doubts) VALUES (1, ?, 0, 0, 0)",
-                (secrets.token_hex(8),),
-            )
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {FORMAT}")
-        db.execute("COMMIT")
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-    return _check(path, db)
+    if create and _kind(db) != (APPLICATION_ID, FORMAT):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if not tables:
+                _execute(db, SCHEMA)
+                db.execute(
+                    "INSERT INTO self(one, queue_id, epoch, serial, doubts) VALUES (1, ?, 0, 0, 0)",
+                    (secrets.token_hex(8),),
+                )
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+            elif _kind(db) == (APPLICATION_ID, 1):
+                _execute(db, FROM_FORMAT_1)
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+    _check(path, db)
+
+
+def _kind(db: sqlite3.Connection) -> tuple[int, int]:
+    """Whose file it is, and in which format."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _execute(db: sqlite3.Connection, statements: str) -> None:
+    """Each for itself: `executescript` would end the transaction."""
+    for statement in statements.split(";\n"):
+        db.execute(statement)
 
 
 def _check(path: Path, db: sqlite3.Connection) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
+    application, version = _kind(db)
     if application != APPLICATION_ID:
         raise StorageError(path, "this is not a ledger of Pegasus; move it away")
     if version > FORMAT:

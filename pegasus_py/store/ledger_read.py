@@ -54,10 +54,9 @@ class LedgerReads:
         )
         return [(job_from_row(rest), attempts, due or 0.0) for attempts, due, *rest in rows]
 
-    def last_pop(self) -> bytes | None:
-        """The record of the last pop from the queue file, for its recovery."""
-        pop: bytes | None = self._read("SELECT pop FROM self")[0][0]
-        return pop
+    def last_pops(self) -> list[bytes]:
+        """The records of the last pops from the queue file, in order, for their recovery."""
+        return [record for (record,) in self._read("SELECT record FROM pop ORDER BY id")]
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state; states without jobs are left out."""

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from pegasus_py.core.model import Attempt, End, Job, JobOptions, JobState, Params, Task
 from pegasus_py.errors import Place
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when an older Pegasus could no longer read what this one writes."""
 
 APPLICATION_ID = 0x50656761
@@ -26,7 +26,8 @@ APPLICATION_ID = 0x50656761
 SCHEMA = """
 CREATE TABLE self(
     one INTEGER PRIMARY KEY CHECK (one = 1), queue_id TEXT NOT NULL, epoch INTEGER NOT NULL,
-    serial INTEGER NOT NULL, doubts INTEGER NOT NULL, pop BLOB);
+    serial INTEGER NOT NULL, doubts INTEGER NOT NULL);
+CREATE TABLE pop(id INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE run(
     epoch INTEGER PRIMARY KEY, mode TEXT NOT NULL, note TEXT NOT NULL, pid INTEGER NOT NULL,
     host TEXT NOT NULL, began REAL NOT NULL, ended REAL, result TEXT);
@@ -43,6 +44,13 @@ CREATE TABLE attempt(
 CREATE INDEX attempt_uncleared ON attempt(job, number) WHERE cleared = 0;
 CREATE TABLE ballast(id INTEGER PRIMARY KEY, filler BLOB);
 """
+
+FROM_FORMAT_1 = """
+CREATE TABLE pop(id INTEGER PRIMARY KEY, record BLOB NOT NULL);
+INSERT INTO pop(record) SELECT pop FROM self WHERE pop IS NOT NULL;
+ALTER TABLE self DROP COLUMN pop;
+"""
+"""Format 1 had one pop only, beside the other things that there are once."""
 
 JOB_COLUMNS = (
     "job.id, job.command, job.subnode, job.params, job.line, job.cancel, job.round, "

@@ -1,6 +1,6 @@
 """What one pop is going to change: written to the ledger before anything is changed, read back after a crash.
 
-And the mark that a pop is complete, kept beside the ledger, so that recovery never takes an entry that the user wrote
+And the mark of which pop is complete, kept beside the ledger, so that recovery never takes an entry that the user wrote
 after the pop for one that the pop failed to remove.
 """
 
@@ -23,6 +23,10 @@ from pegasus_py.store import disk
 STAMP = 8
 """Length of the random hex word that names a pop, and that its filler carries where there is room."""
 _SMALL = 2048
+MOST_UNFLUSHED = 64
+"""Pops that are flushed together at most, and that recovery may have to look at after a power cut."""
+MOST_WRITTEN = 1 << 16
+"""Bytes that these may have changed, for the same reason."""
 
 
 class Edit(Struct, frozen=True):
@@ -73,7 +77,37 @@ def decode(blob: bytes) -> PopRecord:
         consumed = tuple(text.encode("latin-1") for text in fields.pop("consumed"))
         return PopRecord(edits=edits, consumed=consumed, **{**fields, "tasks": tuple(fields["tasks"])})
     except (ValueError, zlib.error, KeyError, TypeError, AttributeError) as error:
-        raise StorageError("ledger", f"its record of the last pop cannot be read: {error}") from error
+        raise StorageError("ledger", f"its record of the last pops cannot be read: {error}") from error
+
+
+class Unflushed(Struct, frozen=True):
+    """Pops in place, one after the other in the same file of `size` bytes, that were applied since the last flush.
+
+    `consumed_size` is that of consumed.yaml after them; `written` are the bytes of both files that they changed.
+    """
+
+    size: int
+    pops: int
+    written: int
+    consumed_size: int
+
+    @classmethod
+    def from_(cls, record: PopRecord) -> Unflushed | None:
+        """With this as the first; None for one that is not in place."""
+        return cls(record.size, 0, 0, record.consumed_size).then(record)
+
+    def then(self, record: PopRecord) -> Unflushed | None:
+        """With one more; None if that cannot be kept together with these."""
+        consumed = sum(map(len, record.consumed))
+        written = self.written + consumed + sum(edit.size for edit in record.edits)
+        if (
+            record.rewrite
+            or (record.size, record.consumed_size) != (self.size, self.consumed_size)
+            or self.pops == MOST_UNFLUSHED
+            or (self.pops and written > MOST_WRITTEN)
+        ):
+            return None
+        return Unflushed(self.size, self.pops + 1, written, self.consumed_size + consumed)
 
 
 _BYTES = ("new", "before", "after", "old")
@@ -101,7 +135,7 @@ def _boot_id() -> str:
 
 
 class PopMark:
-    """The file `popped` in the state directory: which pop was applied last, and which is durable.
+    """The file `popped` in the state directory: which pop was applied last, and up to which all are durable.
 
     "Applied" holds while the machine runs (`kill -9` loses nothing that was written); "durable" holds for ever.
     Without the directory (`pegasus lock` before the first run) nothing is noted: there is no ledger either.
@@ -119,21 +153,23 @@ class PopMark:
         self._put(0, f"{stamp} {self._boot}")
 
     def durable(self, stamp: str) -> None:
-        """Note that the pop was flushed."""
+        """Note, so that it lasts, that the pop and those before it were flushed."""
         self._put(self._SLOT, stamp)
-
-    def flush(self) -> None:
         if self._fd is not None:
-            disk.fsync(self._fd)
+            with suppress(OSError):
+                disk.fdatasync(self._fd)
 
-    def is_complete(self, stamp: str) -> bool:
-        """Whether the pop is known to be complete in both files."""
+    def read(self) -> tuple[str, str]:
+        """The stamp of a pop that is known to be complete in both files, and of one that is durable there; or ""."""
         try:
             data = self.path.read_bytes()
         except OSError:
-            return False
+            return "", ""
         applied, durable = (data[i : i + self._SLOT].decode("latin-1").split() for i in (0, self._SLOT))
-        return durable == [stamp] or (bool(self._boot) and applied == [stamp, self._boot])
+        return (
+            applied[0] if self._boot and applied[1:] == [self._boot] else "",
+            durable[0] if len(durable) == 1 else "",
+        )
 
     def _put(self, offset: int, text: str) -> None:
         with suppress(OSError):

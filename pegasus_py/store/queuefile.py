@@ -2,27 +2,35 @@
 
 A pop is planned under the lock (`hold`), recorded in the ledger by the caller, and then applied: consumed.yaml first,
 queue.yaml second. Whatever stops it between is mended by `recover`, or by the next `hold` in the same process.
+
+Pops that follow each other are flushed together: until then the ledger keeps the records of all of them, and a pop may
+only take the place of the earlier ones there when these are on the disk.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegasus_py.core.entries import Entry, parse_entry
 from pegasus_py.core.yamltext import items
-from pegasus_py.errors import BadInput, Place
+from pegasus_py.errors import BadInput, Place, StorageError
 from pegasus_py.store import disk, settle
 from pegasus_py.store.consumed import ConsumedFile
 from pegasus_py.store.disk import Identity, identity
 from pegasus_py.store.popplan import Sweep
-from pegasus_py.store.poprecord import PopMark, PopRecord, decode
+from pegasus_py.store.poprecord import PopMark, PopRecord, Unflushed, decode
 from pegasus_py.store.queuelock import QueueBusy, QueueLock
 from pegasus_py.store.queuereader import QueueReader
 from pegasus_py.store.taking import Taking
+
+FLUSH_AFTER = 1.0
+"""Seconds without a further pop after which they are to be flushed: what the user edits then, recovery leaves alone."""
 
 
 class QueueFile:
@@ -46,6 +54,11 @@ class QueueFile:
         self._looked = False
         self._unfinished: PopRecord | None = None
         self._applied = ""
+        self._applied_at = 0.0
+        self._unflushed: Unflushed | None = None
+        """None where the next pop cannot follow them."""
+        self._flushing = threading.Lock()
+        self._failed: StorageError | None = None
         self._dirty: dict[tuple[int, int], int] = {}
         self._new_names = False
 
@@ -111,39 +124,57 @@ class QueueFile:
         finally:
             self.lock.release()
 
-    def sync(self) -> None:
-        """Flush what was applied. To be called, in any thread, before the ledger forgets the pop. Raises StorageError.
+    @property
+    def is_flush_due(self) -> bool:
+        """Whether something was applied that is not flushed, and nothing more for a while."""
+        return bool(self._dirty) and time.monotonic() - self._applied_at > FLUSH_AFTER
 
-        After a failure the files cannot be trusted to be on the disk: it is fatal for the run.
+    def sync(self) -> None:
+        """Flush what was applied. To be called, in any thread, before the ledger forgets the pops. Raises StorageError.
+
+        After a failure nobody knows what is on the disk: it is fatal for the run, and all later calls fail, too.
         """
-        stamp, dirty, self._dirty = self._applied, self._dirty, {}
-        new_names, self._new_names = self._new_names, False
+        if self._failed is not None:
+            raise self._failed
+        with self._flushing:
+            stamp, dirty, self._dirty = self._applied, self._dirty, {}
+            new_names, self._new_names = self._new_names, False
+            self._unflushed = None
         try:
             with disk.storage(self.path, "flush"):
                 for fd in dirty.values():
                     disk.fdatasync(fd)
                 if new_names:
                     disk.sync_directory(self.real.parent)
+        except StorageError as error:
+            self._failed = error
+            raise
         finally:
             for fd in dirty.values():
                 os.close(fd)
         if stamp and dirty:
             self._mark.durable(stamp)
 
-    def recover(self, blob: bytes | None, timeout: float = 10) -> None:
-        """Complete the last pop that the ledger knows, if a crash left it undone. Idempotent. Takes the lock.
+    def recover(self, blobs: Sequence[bytes], timeout: float = 10) -> None:
+        """Complete the last pops that the ledger knows, if a crash left them undone. Idempotent. Takes the lock.
 
         Raises QueueBusy, StorageError.
         """
-        if not blob:
+        if not blobs:
             return
-        record = decode(blob)
+        pops = [decode(blob) for blob in blobs]
         self.lock.acquire(timeout, "")
         try:
             with disk.storage(self.path, "recover"):
                 self._replacement.clean()
-            if not self._mark.is_complete(record.stamp):
-                self._settle(record)
+            applied, durable = self._mark.read()
+            if pops[-1].stamp != durable:
+                complete = [n for n, pop in enumerate(pops, 1) if pop.stamp in (applied, durable)]
+                if left := pops[max(complete, default=0) :]:
+                    self._settle(left)
+                else:
+                    self._reopen()
+                self._done(pops[-1])
                 self.sync()
         finally:
             self.lock.release()
@@ -168,8 +199,8 @@ class QueueFile:
 
     # --- inside
 
-    def _settle(self, record: PopRecord) -> None:
-        """Bring both files to where the pop has happened once, whatever of it has. Under the lock."""
+    def _settle(self, pops: Sequence[PopRecord]) -> None:
+        """Bring both files to where the pops have happened once, whatever of them has. Under the lock."""
         try:
             fd: int | None = self._open(os.O_RDWR)
         except FileNotFoundError:
@@ -178,20 +209,28 @@ class QueueFile:
             raise disk.storage_error(self.path, "write", error) from error
         try:
             mode = 0o666 if fd is None else os.fstat(fd).st_mode & 0o666
-            self._keep(self.consumed.settle(record.consumed_size, record.consumed, mode))
+            records = tuple(text for pop in pops for text in pop.consumed)
+            self._keep(self.consumed.settle(pops[0].consumed_size, records, mode))
+            self._new_names = True
             if fd is not None:
                 with disk.storage(self.path, "write"):
-                    self._splice(fd, record)
+                    self._splice(fd, pops)
         finally:
             if fd is not None:
                 self._keep(fd)
         self._forget()
-        self._done(record)
 
-    def _splice(self, fd: int, record: PopRecord) -> None:
+    def _reopen(self) -> None:
+        """Have `sync` flush both files as they are: an earlier process wrote them."""
+        for path in (self.real, self.consumed.path):
+            with disk.storage(path, "flush"), suppress(FileNotFoundError):
+                self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        self._new_names = True
+
+    def _splice(self, fd: int, pops: Sequence[PopRecord]) -> None:
         found = os.fstat(fd)
         data = disk.read_range(fd, 0, found.st_size)
-        todo = settle.splices(data, record, self.name)
+        todo = settle.splices(data, pops, self.name)
         if all(size == len(new) for _, size, new in todo):
             for offset, _, new in todo:
                 disk.pwrite_all(fd, new, offset)
@@ -216,9 +255,18 @@ class QueueFile:
             finally:
                 os.close(new)
 
+    def _finish(self, record: PopRecord) -> None:
+        """Complete a pop of this process of which not all could be written, or whose file was edited since the plan."""
+        with suppress(StorageError):  # which the next `sync` raises again
+            # The ones before it, which the ledger has too, are complete: in an edited file they could not be found.
+            self.sync()
+        self._settle([record])
+        self._done(record)
+
     def _done(self, record: PopRecord) -> None:
         self._unfinished = None
-        self._applied = record.stamp
+        with self._flushing:
+            self._applied, self._applied_at = record.stamp, time.monotonic()
         self._mark.applied(record.stamp)
 
     def _forget(self) -> None:
@@ -226,11 +274,13 @@ class QueueFile:
         self._reader.reset()
         self._sweep = None
         self._seen = None
+        self._unflushed = None
 
     def _keep(self, fd: int) -> None:
         """Have `sync` flush and close `fd`."""
         found = os.fstat(fd)
-        old = self._dirty.pop((found.st_dev, found.st_ino), None)
-        self._dirty[(found.st_dev, found.st_ino)] = fd
+        with self._flushing:
+            old = self._dirty.pop((found.st_dev, found.st_ino), None)
+            self._dirty[(found.st_dev, found.st_ino)] = fd
         if old is not None:
             os.close(old)

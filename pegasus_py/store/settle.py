@@ -1,13 +1,12 @@
-"""After a crash: which bytes of the queue file a pop that may not be complete still has to replace. Pure.
+"""After a crash: which bytes of the queue file pops that may not be complete still have to replace. Pure.
 
-The file is what it was before the pop, or after it, or (a power cut) a mixture; and the user may have edited it since.
+The file is what it was before them, or after any of them, or (a power cut) a mixture; and the user may have edited it
+since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Iterator, Sequence
 
 from pegasus_py.core.entries import dump_entry, dump_flow, parse_entry
 from pegasus_py.core.yamltext import items
@@ -20,59 +19,93 @@ Splice = tuple[int, int, bytes]
 """Offset and size of bytes to be replaced, and what replaces them."""
 
 
-def splices(data: bytes, record: PopRecord, name: str) -> list[Splice]:
-    """What is left to do to `data`, the whole queue file, in the order of offsets; nothing if the pop is complete."""
-    if record.rewrite and filler.has_stamp(data, record.stamp):
+def splices(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice]:
+    """What is left to do to `data`, the whole queue file, in the order of offsets; nothing if all pops are complete.
+
+    One pop, or several in place that followed each other without an edit of the user between them.
+    """
+    first, last = pops[0], pops[-1]
+    if last.rewrite and filler.has_stamp(data, last.stamp):
         return []
-    for edits in _moved(data, record):
-        if record.rewrite and all(_is_before(data, edit) for edit in edits):
-            return [(e.offset, e.size, e.new) for e in edits]
-        if not record.rewrite and _is_in_place(data, edits):
-            return [(e.offset, e.size, e.new) for e in edits if not data.startswith(e.new, e.offset)]
-    if filler.has_stamp(data, record.stamp):
-        return []
-    return _by_meaning(data, record, name)
+    for shift in _shifts(data, first):
+        if last.rewrite:
+            if all(_is_before(data, edit, shift) for edit in last.edits):
+                return [(e.offset + shift, e.size, e.new) for e in last.edits]
+        elif (left := _in_place(data, pops, shift)) is not None:
+            return left
+    for count in range(len(pops), 0, -1):
+        if filler.has_stamp(data, pops[count - 1].stamp):
+            # Who edited the file saw this one complete, and so all before it.
+            pops = pops[count:]
+            break
+    return _by_meaning(data, [task for pop in pops for task in pop.tasks], name)
 
 
-def _moved(data: bytes, record: PopRecord) -> Iterator[tuple[Edit, ...]]:
-    """The edits where they were planned, and where they may be if the user put something in or took something out."""
-    first = record.edits[0]
-    places = [first.offset, first.offset + len(data) - record.size]
+def _shifts(data: bytes, pop: PopRecord) -> Iterator[int]:
+    """How far from where they were planned the edits may be, if the user put something in or took something out."""
+    first = pop.edits[0]
+    places = [first.offset, first.offset + len(data) - pop.size]
     for middle in (first.old, first.new):
         if middle is not None:
             places.append(data.find(first.before + middle) + len(first.before))
     for place in dict.fromkeys(places):
         if place >= len(first.before):
-            shift = place - first.offset
-            yield tuple(replace(e, offset=e.offset + shift) for e in record.edits)
+            yield place - first.offset
 
 
-def _is_before(data: bytes, edit: Edit) -> bool:
-    return bytes_digest(data[edit.offset : edit.offset + edit.size]) == edit.digest
+def _is_before(data: bytes, edit: Edit, shift: int) -> bool:
+    start = edit.offset + shift
+    return bytes_digest(data[start : start + edit.size]) == edit.digest
 
 
-def _is_in_place(data: bytes, edits: tuple[Edit, ...]) -> bool:
-    """Whether the bytes of all edits are there: as they were, as they shall be, or torn between the two."""
-    before = bytearray(data)
-    for edit in edits:
-        now, old = data[edit.offset : edit.offset + edit.size], edit.old or b""
-        if len(now) != edit.size:
-            return False
-        if now not in (old, edit.new) and any(
-            n not in (a, b) for n, a, b in zip(now, old, edit.new, strict=True)
-        ):
-            return False
-        before[edit.offset : edit.offset + edit.size] = old
-    return all(
-        before[e.offset - len(e.before) : e.offset] == e.before
-        and before.startswith(e.after, e.offset + e.size)
-        for e in edits
-    )
+def _in_place(data: bytes, pops: Sequence[PopRecord], shift: int) -> list[Splice] | None:
+    """What is left to write where all bytes are as they were, as one of the pops left them, or torn between these.
+
+    None if it is not so, and the file is not the one that was planned for.
+    """
+    edits = [(edit.offset + shift, edit, pop) for pop in pops for edit in pop.edits]
+    if any(start < len(edit.before) or start + edit.size > len(data) for start, edit, _ in edits):
+        return None
+    view = bytearray(data)
+    for start, edit, _ in reversed(edits):
+        view[start : start + edit.size] = edit.old or b""
+    possible = {at: {view[at]} for start, edit, _ in edits for at in range(start, start + edit.size)}
+    for pop in pops:
+        # Each was planned with what the ones before it had left.
+        own = [(start, edit) for start, edit, its in edits if its is pop]
+        for start, edit in own:
+            around = edit.before + (edit.old or b"") + edit.after
+            if not view.startswith(around, start - len(edit.before)):
+                return None
+        for start, edit in own:
+            view[start : start + edit.size] = edit.new
+            for at, byte in enumerate(edit.new, start):
+                possible[at].add(byte)
+    if not all(data[at] in bytes_ for at, bytes_ in possible.items()):
+        return None
+    return [
+        (start, end - start, bytes(view[start:end]))
+        for start, end in _joined((start, start + edit.size) for start, edit, _ in edits)
+        if data[start:end] != view[start:end]
+    ]
 
 
-def _by_meaning(data: bytes, record: PopRecord, name: str) -> list[Splice]:
-    """The file was edited: take the tasks of the pop away where they still stand, in their order."""
-    wanted = list(record.tasks)
+def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The spans in their order, those that touch or overlap as one."""
+    last: tuple[int, int] | None = None
+    for start, end in sorted(spans):
+        if last is not None and start <= last[1]:
+            last = last[0], max(last[1], end)
+            continue
+        if last is not None:
+            yield last
+        last = start, end
+    if last is not None:
+        yield last
+
+
+def _by_meaning(data: bytes, wanted: list[str], name: str) -> list[Splice]:
+    """The file was edited: take the tasks with these digests away where they still stand, in their order."""
     found: list[Splice] = []
     try:
         for count, item in enumerate(items(data, name)):

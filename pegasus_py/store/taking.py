@@ -13,7 +13,7 @@ from pegasus_py.errors import BadInput
 from pegasus_py.store import disk, filler
 from pegasus_py.store.disk import identity
 from pegasus_py.store.popplan import Changed, Plan, Sweep, rewritten
-from pegasus_py.store.poprecord import STAMP, PopRecord, task_digest
+from pegasus_py.store.poprecord import STAMP, PopRecord, Unflushed, task_digest
 from pegasus_py.store.queuelock import QueueBusy
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Taking:
         self._record: PopRecord | None = None
         self._fd: int | None = None
         self._found: os.stat_result | None = None
+        self.follows = False
+        """Known after `pop_record`: the ledger must keep the pops before this one, too. Else `sync` must come first."""
         self._applied = False
         self._head = b""
         if not queue._looked:
@@ -38,7 +40,7 @@ class Taking:
                 queue._replacement.clean()
             queue._looked = True
         if queue._unfinished is not None:
-            queue._settle(queue._unfinished)
+            queue._finish(queue._unfinished)
         try:
             self._fd = queue._open(os.O_RDWR)
             self._found = os.fstat(self._fd)
@@ -92,6 +94,10 @@ class Taking:
                 self._head, rest = rewritten(fd, edits, stamp)
                 queue._replacement.prepare(self._parts(self._head, fd, rest), self._found)
         self._record = record
+        before = queue._unflushed
+        after = before.then(record) if before is not None else None
+        self.follows = after is not None
+        self._unflushed = after or Unflushed.from_(record)
         return record.encode()
 
     def apply(self) -> None:
@@ -103,14 +109,19 @@ class Taking:
         retrying, queue._unfinished = queue._unfinished is not None, record
         if retrying or not self._is_still(fd):
             queue._replacement.clean()
-            queue._settle(record)
+            queue._finish(record)
         else:
             mode = self._found.st_mode & 0o666
             queue._new_names = queue._new_names or not record.consumed_size
             queue._keep(queue.consumed.append(record.consumed_size, record.consumed, mode))
             with disk.storage(queue.path, "write"):
                 self._edit(fd, record)
+            if not record.rewrite:
+                # Before it is noted as done: what is done is flushed in another thread.
+                queue._keep(fd)
+                self._fd = None
             queue._done(record)
+            queue._unflushed = self._unflushed
         self._applied = True
 
     def _is_still(self, fd: int) -> bool:
@@ -162,7 +173,6 @@ class Taking:
                 return False
             # The filler tells that the last pop is done: it may only go when that is known without it.
             queue.sync()
-            queue._mark.flush()
             queue._replacement.prepare(self._parts(kept + text, fd, rest), found)
             if not self._is_still(fd):
                 queue._replacement.clean()

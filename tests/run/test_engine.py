@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from pegasus_py.errors import StorageError
 from pegasus_py.run import engine as engine_module
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.taker import Taker
+from pegasus_py.store import disk, queuefile
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
@@ -240,3 +242,41 @@ async def test_the_ledger_says_which_jobs_cannot_be_reached(tmp_path: Path) -> N
         assert state() is JobState.SUCCEEDED
         run.engine.fact(Opened(NODE.name))
     assert run.engine.state.outcome is Outcome.DONE
+
+
+async def test_what_was_popped_is_flushed_when_nothing_follows(tmp_path: Path, monkeypatch: Any) -> None:
+    """A job may run for days; what the user edits meanwhile is not to depend on what the last pop did."""
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.02)
+    run = Run(tmp_path, "- one\n- two\n")
+    queue = run.engine._stores.queue
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        await until(lambda: not queue.is_flush_due)
+        assert "- one" not in run.path.read_text()
+        run.engine.fact(Exited(first.id, 0))
+        second = await run.start(2)
+        assert not run.disk.commits[-1].pop_follows
+        run.engine.fact(Exited(second.id, 0))
+
+
+async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+    """Nobody knows then what is on the disk: what runs is recorded, and nothing more is taken."""
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.02)
+
+    def fdatasync(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(disk, "fdatasync", fdatasync)
+    run = Run(tmp_path, "- one\n- two\n")
+    async with run.going() as outcome:
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        await until(lambda: any("cannot flush" in str(event) for event in run.events))
+        run.engine.fact(Exited(first.id, 0))
+        assert await outcome is Outcome.STOPPED
+    assert run.engine.storage_failed
+    assert run.link.sent == [first]
+    assert any(end.attempt == first for batch in run.disk.commits for end in batch.ended)

@@ -53,7 +53,7 @@ class Engine:
         self.path = path
         self.tasks: list[Task] = []
         self.records: list[str] = []
-        self.blob = b""
+        self.blobs: list[bytes] = []
         self.queue = QueueFile(path)
         self.state = path.parent / ".pegasus" / path.name
         self.state.mkdir(parents=True, exist_ok=True)
@@ -75,17 +75,20 @@ class Engine:
             first = len(self.records)
             records = [consumed_record(task, f"job {first + i}") for i, task in enumerate(tasks)]
             blob = taking.pop_record(records)
+            if not taking.follows:
+                self.queue.sync()
+                self.blobs = []
             # From here on the ledger has it.
             self.tasks += tasks
             self.records += records
-            self.blob = blob
+            self.blobs.append(blob)
             taking.apply()
         return len(tasks)
 
     def restart(self) -> None:
         self.queue.close()
         self.queue = QueueFile(self.path)
-        self.queue.recover(self.blob)
+        self.queue.recover(self.blobs)
 
     def check_consumed(self) -> None:
         """consumed.yaml has each record once, in order."""

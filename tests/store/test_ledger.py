@@ -7,6 +7,7 @@ import fcntl
 import shutil
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_an_open_attempt_comes_back_whole_after_the_controller_is_gone(path: Pat
         (back,) = ledger.open_attempts()
         assert back.job.task.place.file == "other.yaml"
         assert back.job.task.place.line == 17
-        assert ledger.last_pop() == b"\x00pop\xff"
+        assert ledger.last_pops() == [b"\x00pop\xff"]
         assert ledger.queue_id == started.queue_id
         assert ledger.next_job_id == 2
 
@@ -231,7 +232,47 @@ def test_a_batch_that_cannot_be_recorded_leaves_nothing(path: Path) -> None:
             ledger.commit(Batch(jobs=[job(2), job(1)], ended=[ended(one)], pop=b"new"))
         assert ledger.open_attempts() == [one]
         assert ledger.next_job_id == 2
-        assert ledger.last_pop() is None
+        assert ledger.last_pops() == []
+
+
+def test_the_records_of_pops_are_kept_until_one_does_not_follow(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        ledger.begin_run("queue")
+        ledger.commit(Batch(pop=b"one"))
+        ledger.commit(Batch(pop=b"two", pop_follows=True))
+        start(ledger, 1)
+        with pytest.raises(StorageError, match="UNIQUE"):
+            ledger.commit(Batch(jobs=[job(1)], pop=b"refused"))
+        ledger.commit(Batch(pop=b"three", pop_follows=True))
+        assert ledger.last_pops() == [b"one", b"two", b"three"]
+    with Ledger.open(path) as ledger:
+        assert ledger.last_pops() == [b"one", b"two", b"three"]
+        ledger.begin_run("queue")
+        ledger.commit(Batch(pop=b"four"))
+        assert ledger.last_pops() == [b"four"]
+
+
+@pytest.mark.parametrize("pop", [None, b"\x00pop\xff"])
+def test_a_ledger_of_format_1_is_read_and_taken_over(path: Path, pop: bytes | None) -> None:
+    with Ledger.open(path) as ledger:
+        ledger.begin_run("queue")
+        (one,) = start(ledger, 1)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE pop")
+        db.execute("ALTER TABLE self ADD COLUMN pop BLOB")
+        db.execute("UPDATE self SET pop = ?", (pop,))
+        db.execute("PRAGMA user_version = 1")
+    with Ledger.open(path, create=False) as ledger:
+        assert ledger.open_attempts() == [one]
+    for _ in range(2):
+        with Ledger.open(path) as ledger:
+            assert ledger.last_pops() == ([] if pop is None else [pop])
+            assert ledger.open_attempts() == [one]
+            assert ledger.begin_run("queue") > 1
+    with Ledger.open(path) as ledger:
+        ledger.begin_run("queue")
+        ledger.commit(Batch(pop=b"next", ended=[ended(one)]))
+        assert ledger.last_pops() == [b"next"]
 
 
 def test_what_jobs_share_is_not_lost_with_the_batch_that_first_had_it(path: Path) -> None:

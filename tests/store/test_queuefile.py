@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 
 from pegasus_py.core.entries import consumed_record
 from pegasus_py.errors import BadInput, StorageError
-from pegasus_py.store import disk, popplan
+from pegasus_py.store import disk, popplan, poprecord, queuefile
+from pegasus_py.store.poprecord import MOST_UNFLUSHED, PopMark, decode
 from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
 from tests.store.queue_harness import Engine, leftovers, tasks_in
@@ -301,19 +304,126 @@ def test_a_failed_flush_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch)
     Disk(monkeypatch, "fdatasync", 1, errno.EIO)
     with pytest.raises(StorageError, match="cannot flush"):
         engine.queue.sync()
+    with pytest.raises(StorageError, match="cannot flush"):
+        engine.queue.sync()
+
+
+def test_pops_follow_each_other_as_long_as_they_can_be_mended_together(engine: Engine) -> None:
+    """What the ledger keeps: a pop with those before it that are not flushed."""
+    engine.path.write_text("- true\n" * 300)
+    kept = []
+    for _ in range(2 * MOST_UNFLUSHED):
+        engine.pop()
+        kept.append(len(engine.blobs))
+    assert kept == [*range(1, MOST_UNFLUSHED + 1)] * 2
+    engine.pop(3)
+    engine.pop(3)
+    assert len(engine.blobs) == 2
+    engine.queue.sync()
+    engine.pop()
+    assert len(engine.blobs) == 1
+    with engine.path.open("a") as file:
+        file.write("- appended\n")
+    engine.pop()
+    assert len(engine.blobs) == 1
+    engine.pop()
+    engine.path.with_name("consumed.yaml").write_text("# edited\n")
+    engine.pop()
+    assert len(engine.blobs) == 1
+
+
+def test_a_pop_that_replaces_the_file_stands_alone(engine: Engine) -> None:
+    engine.path.write_text("- before\n- {command: a, x: [1, 2], y: [1, 2]}\n- after\n- last\n")
+    kept = []
+    while engine.pop():
+        kept.append((engine.path.stat().st_ino, len(engine.blobs)))
+    assert len({inode for inode, _ in kept}) > 1
+    for (before, _), (now, count) in pairwise(kept):
+        assert before == now or count == 1
+    assert commands(engine) == ["before", "a", "a", "a", "a", "after", "last"]
 
 
 def test_recovery_leaves_alone_what_the_user_queued_again(engine: Engine) -> None:
     """`tail -n 2 consumed.yaml > queue.yaml` after the controller was killed, long after its last pop."""
-    engine.path.write_text("- true\n")
-    engine.pop()
+    engine.path.write_text("- true\n- true\n- true\n")
+    while engine.pop():
+        pass
     engine.path.write_text("".join(engine.records))
     for _ in range(2):
         engine.restart()
-        assert [t.command for t in tasks_in(engine.path)] == ["true"]
+        assert [t.command for t in tasks_in(engine.path)] == ["true"] * 3
+    engine.path.write_text("- true\n- true\n")
+    engine.restart()
+    assert [t.command for t in tasks_in(engine.path)] == ["true"] * 2
+
+
+def test_recovery_after_kill_9_looks_for_the_last_pop_only(engine: Engine) -> None:
+    """The ones before it were applied, so what the user queued again is not theirs."""
+    engine.path.write_text("- one\n- two\n- three\n")
+    engine.pop()
+    engine.pop()
+    with engine.queue.hold() as taking:
+        taking.peek()
+        taking.take()
+        engine.blobs.append(taking.pop_record(["- three\n"]))
+    engine.path.write_text("- two\n- one\n- three\n")
+    engine.restart()
+    assert [t.command for t in tasks_in(engine.path)] == ["two", "one"]
+
+
+@pytest.mark.parametrize("flushed", ["when nothing follows", "at the next start"])
+def test_what_was_flushed_is_not_looked_for_after_a_power_cut(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, flushed: str
+) -> None:
+    engine.path.write_text("- true\n- true\n")
+    while engine.pop():
+        assert not engine.queue.is_flush_due
+    assert engine.queue.is_flush_due is False
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    if flushed == "at the next start":
+        engine.restart()
+        assert not engine.queue.is_flush_due
+    else:
+        engine.queue.sync()
+        assert not engine.queue.is_flush_due
+    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
     engine.path.write_text("- true\n")
     engine.restart()
     assert [t.command for t in tasks_in(engine.path)] == ["true"]
+
+
+def test_a_flush_in_another_thread_takes_nothing_for_flushed_that_is_not(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each write of a pop: once it is noted as durable, both files were flushed as it left them."""
+    engine.path.write_text("- one\n- two\n")
+    engine.pop()
+    flushed: dict[str, bytes] = {}
+    noted: list[tuple[str, dict[str, bytes]]] = []
+    pwrite, fdatasync = disk.pwrite, disk.fdatasync
+
+    def noting(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").resolve()
+        flushed[path.name] = path.read_bytes()
+        fdatasync(fd)
+
+    def interrupted(*args: Any) -> int:
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=engine.queue.sync)
+            thread.start()
+            thread.join(20)
+            noted.append((PopMark(engine.state).read()[1], dict(flushed)))
+        return pwrite(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "fdatasync", noting)
+        patch.setattr(disk, "pwrite", interrupted)
+        engine.pop()
+    first, second = (decode(blob).stamp for blob in engine.blobs)
+    assert [stamp for stamp, _ in noted] == [first, second]
+    for name in ("queue.yaml", "consumed.yaml"):
+        assert noted[1][1][name] == engine.path.with_name(name).read_bytes()
+    assert noted[0][1]["queue.yaml"] != noted[1][1]["queue.yaml"]
 
 
 def test_an_append_during_a_rewrite_is_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,8 +455,24 @@ def test_an_edit_between_record_and_apply_is_respected(engine: Engine) -> None:
     assert [t.command for t in tasks_in(engine.path)] == ["zero", "b"]
 
 
+def test_after_an_edit_between_record_and_apply_the_next_pop_does_not_follow(engine: Engine) -> None:
+    engine.path.write_text("- a\n- b\n- c\n")
+    engine.pop()
+    with engine.queue.hold() as taking:
+        assert taking.peek() is not None
+        taking.take()
+        engine.blobs.append(taking.pop_record(["- b\n"]))
+        assert taking.follows
+        new = engine.path.with_name("new")
+        new.write_bytes(engine.path.read_bytes().replace(b"- c", b"- d"))
+        new.rename(engine.path)
+        taking.apply()
+    engine.pop()
+    assert commands(engine) == ["a", "d"]
+    assert len(engine.blobs) == 1
+
+
 def test_a_blob_that_is_none_of_ours_is_an_error_and_none_is_nothing(engine: Engine) -> None:
-    engine.queue.recover(b"")
-    engine.queue.recover(None)
-    with pytest.raises(StorageError, match="last pop"):
-        engine.queue.recover(b"{}")
+    engine.queue.recover([])
+    with pytest.raises(StorageError, match="last pops"):
+        engine.queue.recover([b"{}"])

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pegasus_py.core.entries import parse_entry
@@ -159,26 +159,29 @@ def _edit(path: Path, edit: str) -> None:
         with path.open("a") as file:
             file.write(EDITS[edit])
     elif edit != "none":
-        path.write_text(EDITS[edit] + path.read_text())
+        path.write_bytes(EDITS[edit].encode() + path.read_bytes())
 
 
-def _pop_all(engine: Engine, most: int) -> None:
+def _pop_all(engine: Engine, most: int, flush: bool) -> None:
     while engine.pop(most):
-        engine.queue.sync()
+        if flush:
+            engine.queue.sync()
     engine.queue.compact()
 
 
-def _is_killed(engine: Engine, patch: pytest.MonkeyPatch, at: int, torn: bool, most: int, edit: str) -> bool:
+def _is_killed(
+    engine: Engine, patch: pytest.MonkeyPatch, at: int, torn: bool, most: int, flush: bool, edit: str
+) -> bool:
     """Pop all, killed at the `at`-th write and started again; whether it came to that."""
     expected = tasks_in(engine.path)
     with patch.context() as inner:
         faults = Faults(inner, at, torn)
         with suppress(Killed):
-            _pop_all(engine, most)
+            _pop_all(engine, most, flush)
     if faults.dead:
         _edit(engine.path, edit)
     engine.restart()
-    _pop_all(engine, most)
+    _pop_all(engine, most, flush)
     extra = tasks_of(EDITS[edit]) if faults.dead else []
     assert [t for t in engine.tasks if t not in extra] == expected
     assert [t for t in engine.tasks if t in extra] == extra
@@ -190,17 +193,17 @@ def _is_killed(engine: Engine, patch: pytest.MonkeyPatch, at: int, torn: bool, m
 
 
 @pytest.mark.parametrize("edit", EDITS)
-@pytest.mark.parametrize("most", [1, 3, 64])
+@pytest.mark.parametrize(("most", "flush"), [(1, False), (1, True), (3, False), (64, True)])
 @pytest.mark.parametrize("torn", [False, True])
 def test_killed_at_each_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool, most: int, edit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool, most: int, flush: bool, edit: str
 ) -> None:
     at = 1
     while True:
         path = _fresh(tmp_path, at) / "queue.yaml"
         path.write_text(QUEUE + ("" if edit == "none" else "\n"))
         with Engine(path) as engine:
-            if not _is_killed(engine, monkeypatch, at, torn, most, edit):
+            if not _is_killed(engine, monkeypatch, at, torn, most, flush, edit):
                 break
         at += 1
     assert at > 10
@@ -212,59 +215,76 @@ def _fresh(directory: Path, number: int) -> Path:
     return fresh
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    pops=st.integers(0, 11),
-    most=st.integers(1, 4),
-    queue=st.sampled_from(["old", "new", "torn"]),
-    consumed=st.sampled_from(["old", "new", "half", "zeros"]),
+    blocks=queues() | st.just([(QUEUE.encode() + b"\n", 11)]) | st.just([(b"- true\n" * 20, 20)]),
+    before=st.integers(0, 11),
+    batches=st.lists(st.integers(1, 4), min_size=1, max_size=8),
+    block=st.sampled_from([1, 3, 40, 1000]),
+    consumed=st.sampled_from(["old", "new", "part", "zeros"]),
     seed=st.integers(0, 2**32).map(random.Random),
-    append=st.booleans(),
+    edit=st.sampled_from(list(EDITS)),
 )
-def test_power_cut_after_the_last_pop(
+def test_power_cut_after_pops_that_were_not_flushed(
     monkeypatch: pytest.MonkeyPatch,
-    pops: int,
-    most: int,
-    queue: str,
+    blocks: list[tuple[bytes, int]],
+    before: int,
+    batches: list[int],
+    block: int,
     consumed: str,
     seed: random.Random,
-    append: bool,
+    edit: str,
 ) -> None:
-    """What was not flushed is old, new, or torn; the note that the pop was applied is of another boot."""
+    """Each block is as one of the pops left it; the note that they were applied is of another boot."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         path = Path(directory, "queue.yaml")
-        path.write_text(QUEUE + "\n")
+        text = b"".join(data for data, _ in blocks)
+        # What the user adds is to fit: lines of their own, in the same column.
+        odd = text.startswith((b"---", b"\xef")) or any(data.startswith(b" ") for data, _ in blocks)
+        assume(edit == "none" or (text.endswith(b"\n") and not odd))
+        path.write_bytes(text)
         expected = tasks_in(path)
         record = path.with_name("consumed.yaml")
+        record.write_bytes(b"")
         with monkeypatch.context() as patch:
             patch.setattr(poprecord, "_boot_id", lambda: "before")
             engine = stack.enter_context(Engine(path))
-            for _ in range(pops):
+            for _ in range(before):
                 engine.pop()
             engine.queue.sync()
-            old, inode = path.read_bytes(), path.stat().st_ino
-            old_record = record.read_bytes() if record.exists() else b""
-            engine.pop(most)
-            new, new_record = path.read_bytes(), record.read_bytes()
+            versions = [path.read_bytes()]
+            old_record, inode = record.read_bytes(), path.stat().st_ino
+            for most in batches:
+                now, now_record, now_inode = path.read_bytes(), record.read_bytes(), path.stat().st_ino
+                if engine.pop(most) and len(engine.blobs) == 1:
+                    # It did not follow, so all before it was flushed.
+                    versions, old_record, inode = [now], now_record, now_inode
+                versions.append(path.read_bytes())
+            new_record = record.read_bytes()
         if path.stat().st_ino == inode:
-            torn = bytes(b if seed.random() < 0.5 else a for a, b in zip(old, new, strict=True))
-            path.write_bytes({"old": old, "new": new, "torn": torn}[queue])
-        elif queue == "old":
-            path.write_bytes(old)
-        size = len(old_record) + (len(new_record) - len(old_record)) // 2
+            size = len(versions[-1])
+            places = range(0, size, block)
+            path.write_bytes(b"".join(seed.choice(versions)[at : at + block] for at in places))
+        elif seed.random() < 0.5:
+            path.write_bytes(versions[0])
+        size = len(old_record) + seed.randint(0, len(new_record) - len(old_record))
         record.write_bytes(
             {
                 "old": old_record,
                 "new": new_record,
-                "half": new_record[:size],
-                "zeros": old_record.ljust(len(new_record), b"\0"),
+                "part": new_record[:size],
+                "zeros": new_record[:size].ljust(len(new_record), b"\0"),
             }[consumed]
         )
-        if append:
-            with path.open("a") as file:
-                file.write("- appended\n")
+        _edit(path, edit)
         engine.restart()
-        assert engine.tasks + tasks_in(path) == expected + tasks_of("- appended\n" if append else "")
+        extra = tasks_of(EDITS[edit])
+        left = tasks_in(path)
+        assert left == (
+            extra + expected[len(engine.tasks) :]
+            if edit == "prepend"
+            else expected[len(engine.tasks) :] + extra
+        )
         engine.check_consumed()
         while engine.pop():
             pass
