@@ -1,8 +1,8 @@
 """The engine: turns the world into facts for the scheduler, and its orders into the world.
 
 It works in turns. One turn takes all facts that have come, asks the scheduler, writes one ledger commit for all that
-must be durable, edits the queue, and only then lets anything leave for a node. While the commit is on its way to the
-disk further facts gather for the next turn, so commits group themselves under load.
+must be durable, edits the queue, and only then lets anything leave for a node. Meanwhile further facts gather for the
+next turn, so commits group themselves under load.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ from pegasus_py.store.queuelock import QueueBusy
 WATCH_EVERY = 0.18
 """Seconds between looks at the queue file; file events would not arrive on NFS."""
 _SAID = (Send, Attach, Ask, Fence, Kill)
+SLOW_COMMIT = 0.02
+"""Seconds from which on a commit is too slow for the event loop's own thread,"""
+SLOW_FOR = 10.0
+"""and seconds for which further ones are then left to another thread."""
 STORAGE_RETRY = 1.0
 """Seconds until a write that failed (a full disk, say) is tried again."""
 
@@ -136,6 +140,7 @@ class Engine:
         self._reach: dict[int, JobState] = {}
         self._frozen = False
         self._storage_until = 0.0
+        self._slow_until = 0.0
         self._fatal: BaseException | None = None
 
     # --- the outside ---------------------------------------------------------------------------------------
@@ -406,16 +411,26 @@ class Engine:
         if not batch:
             return
         try:
-            await self._in_writer(self._commit_in_thread, batch)
+            if self._stores.ledger.is_local and time.monotonic() >= self._slow_until:
+                # Where a flush takes less than a millisecond, two changes of threads would cost more than it does.
+                self._commit_here(batch)
+            else:
+                await self._in_writer(self._commit_here, batch)
         except StorageError:
             self._cleared += batch.cleared
             batch.cleared = []
             raise
 
-    def _commit_in_thread(self, batch: Batch) -> None:
-        if batch.pop is not None and not batch.pop_follows:
-            self._sync_queue()
-        self._stores.ledger.commit(batch)
+    def _commit_here(self, batch: Batch) -> None:
+        began = time.monotonic()
+        try:
+            if batch.pop is not None and not batch.pop_follows:
+                self._sync_queue()
+            self._stores.ledger.commit(batch)
+        finally:
+            now = time.monotonic()
+            if now - began > SLOW_COMMIT:
+                self._slow_until = now + SLOW_FOR
 
     def _sync_queue(self) -> None:
         """What was popped must be safe on disk before the ledger may forget the records of it."""

@@ -54,6 +54,8 @@ class Ledger(LedgerReads):
         self._ballast = ballast
         self._has_ballast = False
         self._has_wal = has_wal(db)
+        self.is_local = self._has_wal
+        """On a disk of this machine's own: a commit waits for nobody else's."""
         # On a small disk, where little is kept back, the log has to be small too.
         self._checkpoint_at = min(CHECKPOINT_AT, ballast // (2 * PAGE)) or CHECKPOINT_AT
         self._logged = 0

@@ -58,6 +58,9 @@ class QueueFile:
         self._unflushed: Unflushed | None = None
         """None where the next pop cannot follow them."""
         self._flushing = threading.Lock()
+        """Held for a flush, which another thread may make."""
+        self._noting = threading.Lock()
+        """Held for what says what there is to flush."""
         self._failed: StorageError | None = None
         self._dirty: dict[tuple[int, int], int] = {}
         self._new_names = False
@@ -134,9 +137,13 @@ class QueueFile:
 
         After a failure nobody knows what is on the disk: it is fatal for the run, and all later calls fail, too.
         """
-        if self._failed is not None:
-            raise self._failed
         with self._flushing:
+            if self._failed is not None:
+                raise self._failed
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._noting:
             stamp, dirty, self._dirty = self._applied, self._dirty, {}
             new_names, self._new_names = self._new_names, False
             self._unflushed = None
@@ -265,7 +272,7 @@ class QueueFile:
 
     def _done(self, record: PopRecord) -> None:
         self._unfinished = None
-        with self._flushing:
+        with self._noting:
             self._applied, self._applied_at = record.stamp, time.monotonic()
         self._mark.applied(record.stamp)
 
@@ -279,7 +286,7 @@ class QueueFile:
     def _keep(self, fd: int) -> None:
         """Have `sync` flush and close `fd`."""
         found = os.fstat(fd)
-        with self._flushing:
+        with self._noting:
             old = self._dirty.pop((found.st_dev, found.st_ino), None)
             self._dirty[(found.st_dev, found.st_ino)] = fd
         if old is not None:

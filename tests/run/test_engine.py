@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pegasus_py.core.events import Ended as EndedEvent
 from pegasus_py.core.events import Event, Note, QueueBad, QueueMended
@@ -280,3 +283,25 @@ async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any)
     assert run.engine.storage_failed
     assert run.link.sent == [first]
     assert any(end.attempt == first for batch in run.disk.commits for end in batch.ended)
+
+
+@pytest.mark.parametrize(("is_local", "slow", "here"), [(True, 60, 2), (True, -1, 1), (False, 60, 0)])
+async def test_commits_are_made_in_the_loop_where_that_is_quick(
+    tmp_path: Path, monkeypatch: Any, is_local: bool, slow: float, here: int
+) -> None:
+    """One that was slow leaves the next ones to a thread: others wait while the loop does."""
+    monkeypatch.setattr(engine_module, "SLOW_COMMIT", slow)
+    run = Run(tmp_path, "- one\n")
+    run.ledger.is_local = is_local
+    threads: list[bool] = []
+
+    def refuses(batch: Batch) -> bool:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return False
+
+    run.disk.refuses = refuses
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        run.engine.fact(Exited(first.id, 0))
+    assert threads[:2] == [True] * here + [False] * (2 - here)

@@ -392,6 +392,29 @@ def test_what_was_flushed_is_not_looked_for_after_a_power_cut(
     assert [t.command for t in tasks_in(engine.path)] == ["true"]
 
 
+def test_a_flush_waits_for_one_in_another_thread(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that one has in hand is not on the disk before it is done."""
+    engine.path.write_text("- one\n")
+    engine.pop()
+    begun, go = threading.Event(), threading.Event()
+
+    def fdatasync(fd: int) -> None:
+        begun.set()
+        assert go.wait(20)
+
+    monkeypatch.setattr(disk, "fdatasync", fdatasync)
+    first, second = (threading.Thread(target=engine.queue.sync) for _ in range(2))
+    first.start()
+    assert begun.wait(20)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    go.set()
+    for thread in (first, second):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 def test_a_flush_in_another_thread_takes_nothing_for_flushed_that_is_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
