@@ -186,6 +186,8 @@ class Engine:
         try:
             while self.state.outcome is None or self._unrecorded:
                 await self._wait()
+                # What has arrived by now from other nodes shares the turn.
+                await asyncio.sleep(0)
                 await self._turn()
                 if self.state.outcome is not None and self._unrecorded and not await self._last_try():
                     break
