@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pegasus_py.lean import absent
+from pegasus_py.lean import absent, hollow, wide_patterns_later
 
 NAME = "colorsys"
 
@@ -40,19 +41,60 @@ def test_it_is_back_after_an_error() -> None:
     assert NAME not in sys.modules
 
 
+def test_it_has_whatever_is_wanted_for_a_while() -> None:
+    sys.modules.pop(NAME, None)
+    with hollow(NAME):
+        made = __import__(NAME)
+        assert isinstance(made.anything, type)
+        assert not hasattr(made, "__path__")
+    assert __import__(NAME).rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+
+
+def test_what_is_imported_already_is_not_hollow() -> None:
+    there = __import__(NAME)
+    with hollow(NAME):
+        assert __import__(NAME) is there
+    assert sys.modules[NAME] is there
+
+
+def test_a_wide_pattern_is_compiled_when_it_is_used() -> None:
+    usual = re.compile
+    with wide_patterns_later():
+        wide = re.compile("[^a-z\U00010000-\U0010ffff]", re.ASCII)
+        broken = re.compile("[\U0010ffff")
+        assert re.compile("a-z") is usual("a-z")
+    assert re.compile is usual
+    assert type(wide).__name__ != "Pattern"
+    with pytest.raises(re.error):
+        broken.search("")
+    found = wide.search("ab\U0001f600!")
+    assert found is not None and found[0] == "!"
+    assert wide.flags & re.ASCII
+
+
+def test_compiling_is_as_before_after_an_error() -> None:
+    usual = re.compile
+    with pytest.raises(ZeroDivisionError), wide_patterns_later():
+        1 / 0  # noqa: B018
+    assert re.compile is usual
+
+
 ONLY_LIGHT = """
 import sys
 from pegasus_py.lean import without_openssl
 without_openssl()
 import pegasus_py.run.life, pegasus_py.node.sshlink
-print(sorted({"ssl", "_hashlib", "cryptography.x509"} & set(sys.modules)))
+print(sorted({"ssl", "_hashlib", "cryptography.x509", "asyncssh.sftp", "filelock"} & set(sys.modules)))
 """
 
 
-def test_a_run_needs_neither_tls_nor_x509() -> None:
-    """And who comes later may have both."""
-    code = f"{ONLY_LIGHT}import ssl, cryptography.x509\nprint(ssl.create_default_context().protocol.name)"
-    assert said(code).splitlines() == ["[]", "PROTOCOL_TLS_CLIENT"]
+def test_a_run_needs_neither_tls_nor_x509_nor_sftp() -> None:
+    """And who comes later may have all of it."""
+    code = f"""{ONLY_LIGHT}
+import ssl, cryptography.x509, asyncssh.sftp
+print(ssl.create_default_context().protocol.name, asyncssh.sftp.SFTPClient.open.__name__)
+"""
+    assert said(code).splitlines() == ["[]", "PROTOCOL_TLS_CLIENT open"]
 
 
 def test_a_run_is_such_a_one(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
+from pegasus_py.lean import wide_patterns_later
+
+with wide_patterns_later():
+    import yaml
 
 from pegasus_py.core.nodes import Cut, Item, Mapping, Mark, Node, Scalar, Sequence
 from pegasus_py.core.yamlsource import MAX_FILE, Source

@@ -1,26 +1,24 @@
 """The lock that guards a queue file: `queue.yaml.lock` beside it, never replaced.
 
-filelock takes it, and finds out what kind of lock the file system has. A controller takes it some hundred times a
-second, and what filelock does for each is a twelfth of all its work; so where the lock is flock's, it is taken again
-with that call alone.
+It is taken with flock alone where that succeeds at once. Else filelock waits for it, finds out what kind of lock the
+file system has, or says what is wrong.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
-
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from typing import TYPE_CHECKING, Literal
 
 from pegasus_py.errors import ExitCode, PegasusError
 from pegasus_py.store.disk import storage_error
-from pegasus_py.store.rundir import NO_LOCKS
+from pegasus_py.store.flock import Flock, NoLocksError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 class QueueBusy(PegasusError):
@@ -35,11 +33,10 @@ class QueueLock:
     def __init__(self, queue: Path) -> None:
         self.queue = queue
         self.path = Path(f"{os.path.realpath(queue)}.lock")
-        self._lock: BaseFileLock = FileLock(self.path, thread_local=False, fallback_to_soft=False)
-        self._tried = False
+        self._held: Flock | BaseFileLock | None = None
+        self._soft: BaseFileLock | None = None
+        """Where the file system has no other locks, once that is known."""
         self._noted = False
-        self._descriptor = -1
-        """Through which the lock is held, if filelock does not hold it."""
 
     @property
     def kind(self) -> Literal["flock", "soft"]:
@@ -48,71 +45,47 @@ class QueueLock:
         A soft lock is a file that exists while the lock is held; one left by a crash on another host must be removed
         by hand.
         """
-        return "soft" if isinstance(self._lock, SoftFileLock) else "flock"
+        return "flock" if self._soft is None else "soft"
 
     def acquire(self, timeout: float, note: str) -> None:
         """Take the lock, waiting for `timeout` seconds. `note`, if any, tells others who holds it.
 
         Raises QueueBusy, StorageError.
         """
-        if self._descriptor >= 0 or self._lock.is_locked:
+        if self._held is not None:
             raise QueueBusy(f"{self.queue}: this process is already changing it")
         try:
-            if self._tried:
-                if not self._take_quickly():
-                    self._lock.acquire(timeout=timeout)
-            else:
-                self._first(timeout)
-                self._tried = True
-        except Timeout:
-            raise QueueBusy(f"{self.queue}: {self._holder()}") from None
-        except OSError as error:
-            raise storage_error(self.path, "lock the queue", error) from error
+            if self._soft is None:
+                self._held = Flock.take(self.path)
+        except NoLocksError:
+            from filelock import SoftFileLock
+
+            self._soft = SoftFileLock(self.path, thread_local=False)
+        if self._held is None:
+            self._held = self._wait(timeout)
         if note:
             self._write_note(f"{os.getpid()} {socket.gethostname()} {time.strftime('%H:%M:%S')} {note}\n")
             self._noted = True
 
-    def _first(self, timeout: float) -> None:
-        with warnings.catch_warnings():
-            # filelock warns of a soft lock; `kind` says so instead.
-            warnings.simplefilter("ignore")
-            try:
-                self._lock.acquire(timeout=timeout)
-            except (NotImplementedError, OSError) as error:
-                if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                    raise
-                self._lock = SoftFileLock(self.path, thread_local=False)
-                self._lock.acquire(timeout=timeout)
+    def _wait(self, timeout: float) -> BaseFileLock:
+        from filelock import FileLock, Timeout
+
+        lock = self._soft or FileLock(self.path, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            raise QueueBusy(f"{self.queue}: {self._holder()}") from None
+        except OSError as error:
+            raise storage_error(self.path, "lock the queue", error) from error
+        return lock
 
     def release(self) -> None:
         if self._noted:
             self._write_note("")
             self._noted = False
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
-        else:
-            self._lock.release()
-
-    def _take_quickly(self) -> bool:
-        """Whether the lock is taken now. If not, filelock waits for it, or says what is wrong."""
-        if self.kind != "flock":
-            return False
-        try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Somebody may just have removed the file: others would lock another one then.
-            if os.path.samestat(os.fstat(descriptor), self.path.lstat()):
-                self._descriptor, descriptor = descriptor, -1
-        except OSError:
-            pass
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
-        return self._descriptor >= 0
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
     def _write_note(self, text: str) -> None:
         # A soft lock's file is filelock's own. The note is a courtesy: without it the lock holds all the same.

@@ -1,6 +1,6 @@
 """The state directory of a queue, `.pegasus/QUEUE/` beside it, and the claim of the one controller on it.
 
-Cheap to import: filelock is imported by `claim` only.
+Cheap to import: filelock is imported only where the lock is not to be had at once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import errno
 import os
 import signal
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from pegasus_py.errors import QueueHeld, StorageError
 from pegasus_py.store.control import ControlServer
 from pegasus_py.store.disk import storage_error
+from pegasus_py.store.flock import Flock, NoLocksError
 from pegasus_py.store.holder import Holder, read_holder, write_holder
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.7
 """Seconds for which a start that finds the lock taken waits to learn by whom."""
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a file system says that has no locks."""
 
 
 class RunDir:
@@ -96,8 +93,10 @@ class Claim:
     in order (killed, or its host lost), None if the last one did.
     """
 
-    def __init__(self, run_dir: RunDir, lock: BaseFileLock, mode: str, previous: Holder | None) -> None:
-        self._lock: BaseFileLock | None = lock
+    def __init__(
+        self, run_dir: RunDir, lock: Flock | BaseFileLock, mode: str, previous: Holder | None
+    ) -> None:
+        self._lock: Flock | BaseFileLock | None = lock
         self._file = run_dir.path / "controller.json"
         self.is_hard = "Soft" not in type(lock).__name__
         self.previous = previous
@@ -125,28 +124,38 @@ class Claim:
         self.release()
 
 
-def _try_lock(path: Path) -> BaseFileLock | None:
+def _try_lock(path: Path) -> Flock | BaseFileLock | None:
     """The lock, or None if another process has it. It is a soft one where the file system has no other."""
-    from filelock import FileLock, SoftFileLock, Timeout
+    try:
+        if (held := Flock.take(path, 0o600)) is not None:
+            return held
+    except NoLocksError:
+        return _try_soft_lock(path)
+    from filelock import FileLock, Timeout
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Not the same file: the empty one that the first leaves would stand for a holder.
-        for kind, file in ((FileLock, path), (SoftFileLock, path.with_suffix(".softlock"))):
-            # Falling back is for us to do, and to know of.
-            lock = kind(file, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
-            try:
-                lock.acquire()
-                return lock
-            except Timeout:
-                return None
-            except NotImplementedError:
-                continue
-            except OSError as error:
-                if kind is FileLock and error.errno in NO_LOCKS:
-                    continue
-                raise storage_error(path, "lock this file", error) from error
-    raise StorageError(path, "this file system has no locks at all: keep the queue on another one")
+    # Somebody holds it, or something is wrong with the file.
+    lock = FileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise storage_error(path, "lock this file", error) from error
+    return lock
+
+
+def _try_soft_lock(path: Path) -> BaseFileLock | None:
+    from filelock import SoftFileLock, Timeout
+
+    # Not the same file: an empty one that is there would stand for a holder.
+    lock = SoftFileLock(path.with_suffix(".softlock"), timeout=0, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise storage_error(path, "lock this file", error) from error
+    return lock
 
 
 def _survive_knocks() -> bool:

@@ -1,7 +1,8 @@
-"""The queue's lock: the quick way to take it again is the same lock as filelock's."""
+"""The queue's lock: the quick way to take it is the same lock as filelock's."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -18,11 +19,7 @@ from pegasus_py.store.queuelock import QueueBusy, QueueLock
 
 @pytest.fixture
 def lock(tmp_path: Path) -> QueueLock:
-    """One that filelock has taken once, so that from now on it is taken with flock."""
-    made = QueueLock(tmp_path / "queue.yaml")
-    made.acquire(0, "")
-    made.release()
-    return made
+    return QueueLock(tmp_path / "queue.yaml")
 
 
 def others(lock: QueueLock) -> list[FileLock | QueueLock]:
@@ -39,7 +36,7 @@ def take(lock: FileLock | QueueLock) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_it_keeps_others_out_and_is_kept_out(lock: QueueLock, which: int) -> None:
     other = others(lock)[which]
-    for _ in range(3):  # the other one's first time is filelock's, too
+    for _ in range(3):
         lock.acquire(0, "")
         with pytest.raises((Timeout, QueueBusy)):
             take(other)
@@ -74,6 +71,8 @@ def test_who_waits_gets_it(lock: QueueLock) -> None:
 
 
 def test_a_lock_file_that_was_removed_is_made_again(lock: QueueLock) -> None:
+    lock.acquire(0, "")
+    lock.release()
     lock.path.unlink()
     lock.acquire(0, "")
     for other in others(lock):
@@ -103,7 +102,6 @@ def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(
 
 
 def test_a_link_in_its_place_is_not_followed(lock: QueueLock, tmp_path: Path) -> None:
-    lock.path.unlink()
     lock.path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="cannot lock the queue"):
         lock.acquire(0, "")
@@ -117,14 +115,40 @@ def test_the_note_is_gone_when_it_is_given_back(lock: QueueLock) -> None:
     assert lock.path.read_text() == ""
 
 
+@pytest.mark.parametrize("missing", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_in_the_file_system_a_file_stands_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(missing, os.strerror(missing))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    one, other = (QueueLock(tmp_path / "queue.yaml") for _ in range(2))
+    for _ in range(3):
+        one.acquire(0, "")
+        assert one.kind == "soft"
+        with pytest.raises(Timeout):
+            SoftFileLock(one.path).acquire(timeout=0)
+        with pytest.raises(QueueBusy, match=r"if that has ended, remove .*queue\.yaml\.lock"):
+            other.acquire(0, "")
+        one.release()
+        assert not one.path.exists()
+
+
 def test_a_soft_lock_is_never_taken_with_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if flock works all of a sudden: others may still count on the file."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "")
+
     lock = QueueLock(tmp_path / "queue.yaml")
-    lock._lock = SoftFileLock(lock.path, thread_local=False)
-    lock._tried = True
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        lock.acquire(0, "")
+        lock.release()
     with SoftFileLock(lock.path), pytest.raises(QueueBusy):
         lock.acquire(0, "")
     lock.acquire(0, "")
-    assert lock._descriptor == -1
     with pytest.raises(Timeout):
         SoftFileLock(lock.path).acquire(timeout=0)
     lock.release()
