@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict, force_setattr, replace
 
 from pegasus_py.errors import Place
 
@@ -125,10 +125,11 @@ class Attempt(Struct, frozen=True):
     queue_id: str
     hostname: str = ""
     spool: str | None = None
+    id: str = ""
 
-    @property
-    def id(self) -> str:
-        return f"{self.job.id}.{self.number}.{self.queue_id}"
+    def __post_init__(self) -> None:
+        # Asked for some fifteen times for each job.
+        force_setattr(self, "id", f"{self.job.id}.{self.number}.{self.queue_id}")
 
 
 class End(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -63,6 +64,8 @@ class Taker:
         self._queue_id = queue_id
         self._next_id = first_id
         self._rounds_before = rounds_before
+        self._second = -1
+        self._text = ""
 
     def take(self, order: Take) -> Haul:
         """Plan the pops for an order. Never raises for what the user can mend: `Haul.error` says it."""
@@ -99,7 +102,7 @@ class Taker:
             attempt = self._first_attempt(task, self._subnodes[seat], None)
             taking.take()
             haul.attempts.append(attempt)
-            records.append(consumed_record(task, f"job {attempt.job.id}, {_now()}, {seat}"))
+            records.append(consumed_record(task, f"job {attempt.job.id}, {self._now()}, {seat}"))
 
     def _take_round(self, taking: Taking, order: Take, haul: Haul, records: list[str]) -> None:
         task = taking.peek()
@@ -121,7 +124,7 @@ class Taker:
             else f"job {attempts[0].job.id}"
         )
         where = f"{len(attempts)} sub-nodes" if len(attempts) > 1 else order.seats[0]
-        records.append(consumed_record(task, f"{ids}, {_now()}, {where}"))
+        records.append(consumed_record(task, f"{ids}, {self._now()}, {where}"))
 
     def begin(self, order: Begin) -> Attempt:
         """A further attempt of a waiting job, rendered for its new sub-node. Raises BadInput."""
@@ -143,6 +146,10 @@ class Taker:
         cancel = render(task.options.cancel, params, task.place) if task.options.cancel else None
         return Job(job_id, task, command, subnode.name, cancel, round_)
 
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(" ", "seconds")
+    def _now(self) -> str:
+        """The time of day to the second, with the zone's distance."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second).astimezone().isoformat(" ", "seconds")
+        return self._text
