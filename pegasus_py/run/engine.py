@@ -413,7 +413,7 @@ class Engine:
         if not batch:
             return
         try:
-            if self._stores.ledger.is_local and time.monotonic() >= self._slow_until:
+            if self._is_quick():
                 # Where a flush takes less than a millisecond, two changes of threads would cost more than it does.
                 self._commit_here(batch)
             else:
@@ -422,6 +422,11 @@ class Engine:
             self._cleared += batch.cleared
             batch.cleared = []
             raise
+
+    def _is_quick(self) -> bool:
+        """Whether a commit may be expected to hold up the event loop for a moment only."""
+        is_slow = time.monotonic() < self._slow_until or self._stores.queue.is_flushing
+        return self._stores.ledger.is_local and not is_slow
 
     def _commit_here(self, batch: Batch) -> None:
         began = time.monotonic()

@@ -23,7 +23,7 @@ from pegasus_py.store import disk
 STAMP = 8
 """Length of the random hex word that names a pop, and that its filler carries where there is room."""
 _SMALL = 2048
-MOST_UNFLUSHED = 64
+MOST_UNFLUSHED = 16
 """Pops that are flushed together at most, and that recovery may have to look at after a power cut."""
 MOST_WRITTEN = 1 << 16
 """Bytes that these may have changed, for the same reason."""
@@ -81,33 +81,41 @@ def decode(blob: bytes) -> PopRecord:
 
 
 class Unflushed(Struct, frozen=True):
-    """Pops in place, one after the other in the same file of `size` bytes, that were applied since the last flush.
+    """A series: pops in place, one after the other in the same file of `size` bytes, applied since the last flush.
 
-    `consumed_size` is that of consumed.yaml after them; `written` are the bytes of both files that they changed.
+    Each replaces one piece of the file, behind `end`, where those of the earlier ones are, by filler with its stamp:
+    after a power cut, which keeps some pages and not others, each can be looked for. `consumed_size` is that of
+    consumed.yaml after them; `written` are the bytes of both files that they changed.
     """
 
     size: int
+    end: int
     pops: int
     written: int
     consumed_size: int
 
     @classmethod
     def from_(cls, record: PopRecord) -> Unflushed | None:
-        """With this as the first; None for one that is not in place."""
-        return cls(record.size, 0, 0, record.consumed_size).then(record)
+        """With this as the first; None if none may follow it."""
+        return cls(record.size, 0, 0, 0, record.consumed_size).then(record)
 
     def then(self, record: PopRecord) -> Unflushed | None:
         """With one more; None if that cannot be kept together with these."""
         consumed = sum(map(len, record.consumed))
         written = self.written + consumed + sum(edit.size for edit in record.edits)
+        edit = record.edits[0]
         if (
             record.rewrite
+            or len(record.edits) > 1
+            or not edit.new.startswith(b"#~ " + record.stamp.encode())
+            or edit.offset < self.end
             or (record.size, record.consumed_size) != (self.size, self.consumed_size)
             or self.pops == MOST_UNFLUSHED
             or (self.pops and written > MOST_WRITTEN)
         ):
             return None
-        return Unflushed(self.size, self.pops + 1, written, self.consumed_size + consumed)
+        end = edit.offset + edit.size
+        return Unflushed(self.size, end, self.pops + 1, written, self.consumed_size + consumed)
 
 
 _BYTES = ("new", "before", "after", "old")

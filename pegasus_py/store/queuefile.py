@@ -23,6 +23,7 @@ from pegasus_py.errors import BadInput, Place, StorageError
 from pegasus_py.store import disk, settle
 from pegasus_py.store.consumed import ConsumedFile
 from pegasus_py.store.disk import Identity, identity
+from pegasus_py.store.filesystem import is_local
 from pegasus_py.store.popplan import Sweep
 from pegasus_py.store.poprecord import PopMark, PopRecord, Unflushed, decode
 from pegasus_py.store.queuelock import QueueBusy, QueueLock
@@ -44,6 +45,8 @@ class QueueFile:
         self.path = Path(path)
         self.real = Path(os.path.realpath(path))
         self.name = str(path)
+        self.is_local = is_local(self.real.parent)
+        """On a disk of this machine's own: what was written is what all see."""
         self.lock = QueueLock(self.real)
         self.consumed = ConsumedFile(self.real.with_name("consumed.yaml"))
         self._mark = PopMark(self.real.parent / ".pegasus" / self.real.name)
@@ -124,8 +127,16 @@ class QueueFile:
                 yield taking
             finally:
                 taking._close()
+                if not self.is_local:
+                    # Who takes the lock on another machine sees what has been sent to the server.
+                    self.sync()
         finally:
             self.lock.release()
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether another thread is about it: then `sync` waits for that one."""
+        return self._flushing.locked()
 
     @property
     def is_flush_due(self) -> bool:
@@ -217,8 +228,7 @@ class QueueFile:
         try:
             mode = 0o666 if fd is None else os.fstat(fd).st_mode & 0o666
             records = tuple(text for pop in pops for text in pop.consumed)
-            self._keep(self.consumed.settle(pops[0].consumed_size, records, mode))
-            self._new_names = True
+            self._keep(self.consumed.settle(pops[0].consumed_size, records, mode), is_new=True)
             if fd is not None:
                 with disk.storage(self.path, "write"):
                     self._splice(fd, pops)
@@ -231,8 +241,7 @@ class QueueFile:
         """Have `sync` flush both files as they are: an earlier process wrote them."""
         for path in (self.real, self.consumed.path):
             with disk.storage(path, "flush"), suppress(FileNotFoundError):
-                self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-        self._new_names = True
+                self._keep(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), is_new=True)
 
     def _splice(self, fd: int, pops: Sequence[PopRecord]) -> None:
         found = os.fstat(fd)
@@ -283,10 +292,11 @@ class QueueFile:
         self._seen = None
         self._unflushed = None
 
-    def _keep(self, fd: int) -> None:
-        """Have `sync` flush and close `fd`."""
+    def _keep(self, fd: int, *, is_new: bool = False) -> None:
+        """Have `sync` flush and close `fd`, and also its name if the file may be new."""
         found = os.fstat(fd)
         with self._noting:
+            self._new_names = self._new_names or is_new
             old = self._dirty.pop((found.st_dev, found.st_ino), None)
             self._dirty[(found.st_dev, found.st_ino)] = fd
         if old is not None:

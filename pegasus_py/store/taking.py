@@ -97,7 +97,7 @@ class Taking:
         before = queue._unflushed
         after = before.then(record) if before is not None else None
         self.follows = after is not None
-        self._unflushed = after or Unflushed.from_(record)
+        self._unflushed = after or (Unflushed.from_(record) if queue.is_local else None)
         return record.encode()
 
     def apply(self) -> None:
@@ -112,8 +112,10 @@ class Taking:
             queue._finish(record)
         else:
             mode = self._found.st_mode & 0o666
-            queue._new_names = queue._new_names or not record.consumed_size
-            queue._keep(queue.consumed.append(record.consumed_size, record.consumed, mode))
+            queue._keep(
+                queue.consumed.append(record.consumed_size, record.consumed, mode),
+                is_new=not record.consumed_size,
+            )
             with disk.storage(queue.path, "write"):
                 self._edit(fd, record)
             if not record.rewrite:

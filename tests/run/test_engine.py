@@ -285,12 +285,16 @@ async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any)
     assert any(end.attempt == first for batch in run.disk.commits for end in batch.ended)
 
 
-@pytest.mark.parametrize(("is_local", "slow", "here"), [(True, 60, 2), (True, -1, 1), (False, 60, 0)])
+@pytest.mark.parametrize(
+    ("is_local", "slow", "flushing", "here"),
+    [(True, 60, False, 2), (True, -1, False, 1), (False, 60, False, 0), (True, 60, True, 0)],
+)
 async def test_commits_are_made_in_the_loop_where_that_is_quick(
-    tmp_path: Path, monkeypatch: Any, is_local: bool, slow: float, here: int
+    tmp_path: Path, monkeypatch: Any, is_local: bool, slow: float, flushing: bool, here: int
 ) -> None:
-    """One that was slow leaves the next ones to a thread: others wait while the loop does."""
+    """One that was slow, or would wait for another thread, is left to one: others wait while the loop does."""
     monkeypatch.setattr(engine_module, "SLOW_COMMIT", slow)
+    monkeypatch.setattr(QueueFile, "is_flushing", flushing)
     run = Run(tmp_path, "- one\n")
     run.ledger.is_local = is_local
     threads: list[bool] = []

@@ -310,7 +310,7 @@ def test_a_failed_flush_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch)
 
 def test_pops_follow_each_other_as_long_as_they_can_be_mended_together(engine: Engine) -> None:
     """What the ledger keeps: a pop with those before it that are not flushed."""
-    engine.path.write_text("- true\n" * 300)
+    engine.path.write_text("- echo something\n" * 300)
     kept = []
     for _ in range(2 * MOST_UNFLUSHED):
         engine.pop()
@@ -330,6 +330,30 @@ def test_pops_follow_each_other_as_long_as_they_can_be_mended_together(engine: E
     engine.path.with_name("consumed.yaml").write_text("# edited\n")
     engine.pop()
     assert len(engine.blobs) == 1
+
+
+@pytest.mark.parametrize("line", ["- true\n", "- {command: echo some words}\n- two\n# between\n"])
+def test_a_pop_without_one_stamp_for_all_of_it_is_followed_by_none(engine: Engine, line: str) -> None:
+    """Too short for a stamp, or in more than one piece: after a power cut nobody could tell whether it is there."""
+    engine.path.write_text(line * 10 + "- echo at the end\n" * 3)
+    for _ in range(3):
+        engine.pop(3 if "between" in line else 1)
+        assert len(engine.blobs) == 1
+
+
+def test_where_the_file_is_on_a_server_it_is_flushed_before_the_lock_is_given_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    engine.path.write_text("- echo something\n" * 5)
+    engine.queue.is_local = False
+    for _ in range(3):
+        engine.pop()
+        assert len(engine.blobs) == 1
+        assert not engine.queue.is_flush_due
+    engine.queue.is_local = True
+    engine.pop()
+    assert engine.queue.is_flush_due
 
 
 def test_a_pop_that_replaces_the_file_stands_alone(engine: Engine) -> None:
@@ -404,8 +428,10 @@ def test_a_flush_waits_for_one_in_another_thread(engine: Engine, monkeypatch: py
 
     monkeypatch.setattr(disk, "fdatasync", fdatasync)
     first, second = (threading.Thread(target=engine.queue.sync) for _ in range(2))
+    before = engine.queue.is_flushing
     first.start()
     assert begun.wait(20)
+    assert (before, engine.queue.is_flushing) == (False, True)
     second.start()
     second.join(0.2)
     assert second.is_alive()
@@ -419,7 +445,7 @@ def test_a_flush_in_another_thread_takes_nothing_for_flushed_that_is_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At each write of a pop: once it is noted as durable, both files were flushed as it left them."""
-    engine.path.write_text("- one\n- two\n")
+    engine.path.write_text("- echo number one\n- echo number two\n")
     engine.pop()
     flushed: dict[str, bytes] = {}
     noted: list[tuple[str, dict[str, bytes]]] = []
@@ -479,19 +505,19 @@ def test_an_edit_between_record_and_apply_is_respected(engine: Engine) -> None:
 
 
 def test_after_an_edit_between_record_and_apply_the_next_pop_does_not_follow(engine: Engine) -> None:
-    engine.path.write_text("- a\n- b\n- c\n")
+    engine.path.write_text("- echo number a\n- echo number b\n- echo number c\n")
     engine.pop()
     with engine.queue.hold() as taking:
         assert taking.peek() is not None
         taking.take()
-        engine.blobs.append(taking.pop_record(["- b\n"]))
+        engine.blobs.append(taking.pop_record(["- echo number b\n"]))
         assert taking.follows
         new = engine.path.with_name("new")
-        new.write_bytes(engine.path.read_bytes().replace(b"- c", b"- d"))
+        new.write_bytes(engine.path.read_bytes().replace(b"number c", b"number d"))
         new.rename(engine.path)
         taking.apply()
     engine.pop()
-    assert commands(engine) == ["a", "d"]
+    assert commands(engine) == ["echo number a", "echo number d"]
     assert len(engine.blobs) == 1
 
 

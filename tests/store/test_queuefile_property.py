@@ -15,6 +15,7 @@ from pegasus_py.core.entries import parse_entry
 from pegasus_py.core.model import Task
 from pegasus_py.core.yamltext import items, plain_item
 from pegasus_py.store import poprecord
+from pegasus_py.store.poprecord import decode
 from tests.store.queue_harness import Engine, Faults, Killed, leftovers, tasks_in, without_filler
 
 WORDS = st.sampled_from(
@@ -288,6 +289,67 @@ def test_power_cut_after_pops_that_were_not_flushed(
         engine.check_consumed()
         while engine.pop():
             pass
+        engine.check_consumed()
+
+
+LATER = {
+    "insert": lambda data, at: data[:at] + b"- urgent\n" + data[at:],
+    "delete": lambda data, at: data[:at] + data[data.index(b"\n", at) + 1 :],
+    "change": lambda data, at: data[:at] + b"- changed" + data[data.index(b"\n", at) :],
+    "both ends": lambda data, at: b"# note\n" + data + b"- more\n",
+    "insert and top": lambda data, at: b"# note\n" + data[:at] + b"- urgent\n" + data[at:],
+}
+"""What the user does to the file beside what has been popped, `at` being where the next entry begins."""
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    line=st.sampled_from(
+        ["- ./simulate --with-defaults\n", "- process file {i:04d} with a long line" + 60 * "." + "\n"]
+    ),
+    before=st.integers(0, 40),
+    batches=st.lists(st.integers(1, 4), min_size=1, max_size=30),
+    block=st.sampled_from([512, 4096]),
+    seed=st.integers(0, 2**32).map(random.Random),
+    edit=st.sampled_from(list(LATER)),
+)
+def test_power_cut_and_then_an_edit_beside_what_was_popped(
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    before: int,
+    batches: list[int],
+    block: int,
+    seed: random.Random,
+    edit: str,
+) -> None:
+    """Nothing is lost and nothing comes twice, also where all entries are equal."""
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        path = Path(directory, "queue.yaml")
+        path.write_text("".join(line.format(i=i) for i in range(300)))
+        with monkeypatch.context() as patch:
+            patch.setattr(poprecord, "_boot_id", lambda: "before")
+            engine = stack.enter_context(Engine(path))
+            for _ in range(before):
+                engine.pop()
+            engine.queue.sync()
+            versions = [path.read_bytes()]
+            for most in batches:
+                now = path.read_bytes()
+                engine.pop(most)
+                if len(engine.blobs) == 1:
+                    versions = [now]
+                versions.append(path.read_bytes())
+        done = versions[-1]
+        at = done.index(b"\n- ") + 1
+        torn = b"".join(seed.choice(versions)[n : n + block] for n in range(0, len(done), block))
+        # Without any stamp, and with edits on both sides, nobody can tell where it was.
+        stamps = [decode(blob).stamp.encode() for blob in engine.blobs]
+        assume(edit not in ("both ends", "insert and top") or any(stamp in torn for stamp in stamps))
+        path.write_bytes(LATER[edit](done, at))
+        expected = tasks_in(path)
+        path.write_bytes(LATER[edit](torn, at))
+        engine.restart()
+        assert tasks_in(path) == expected
         engine.check_consumed()
 
 
