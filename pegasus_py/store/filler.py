@@ -28,6 +28,10 @@ def stamp_line(stamp: str) -> bytes:
     return b"#~ " + stamp.encode() + b"\n"
 
 
+def has_stamp(data: bytes, stamp: str) -> bool:
+    return re.search(rb"^#~ " + stamp.encode() + rb" *\r?$", data, re.MULTILINE) is not None
+
+
 def find_stamp(data: bytes, stamp: str) -> int | None:
     """Where the filler with that stamp begins, be it torn behind the stamp; None if it is not there."""
     found = re.search(

@@ -60,6 +60,12 @@ class PopRecord(Struct, frozen=True):
     consumed_size: int
     consumed: tuple[bytes, ...]
 
+    @property
+    def has_one_stamp(self) -> bool:
+        """Whether all that it changes is one piece in place, which begins with its stamp."""
+        in_place = not self.rewrite and len(self.edits) == 1
+        return in_place and self.edits[0].new.startswith(b"#~ " + self.stamp.encode())
+
     def encode(self) -> bytes:
         fields = {**asdict(self), "edits": [asdict(edit) for edit in self.edits]}
         text = json.dumps(fields, default=_bytes_to_text, separators=(",", ":")).encode("ascii")
@@ -105,9 +111,7 @@ class Unflushed(Struct, frozen=True):
         written = self.written + consumed + sum(edit.size for edit in record.edits)
         edit = record.edits[0]
         if (
-            record.rewrite
-            or len(record.edits) > 1
-            or not edit.new.startswith(b"#~ " + record.stamp.encode())
+            not record.has_one_stamp
             or edit.offset < self.end
             or (record.size, record.consumed_size) != (self.size, self.consumed_size)
             or self.pops == MOST_UNFLUSHED

@@ -5,7 +5,7 @@ The file is what it was before them, or after them, or (a power cut) a mixture; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 from pegasus_py.core.entries import dump_entry, dump_flow, parse_entry
 from pegasus_py.core.yamltext import items
@@ -21,28 +21,77 @@ Splice = tuple[int, int, bytes]
 def splices(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice]:
     """What is left to do to `data`, the whole queue file, in the order of offsets; nothing if all pops are complete.
 
-    One pop, or a series as `poprecord.Unflushed` allows it.
+    One pop of any kind, or a series as `poprecord.Unflushed` allows it.
     """
-    if pops[-1].rewrite:
-        return _of_rewrite(data, pops[-1], name)
-    stamps = {pop.stamp: filler.find_stamp(data, pop.stamp) for pop in pops}
-    for shift in _shifts(data, pops[0], is_alone=len(pops) == 1):
-        if _agree(pops, stamps, shift) and (left := _in_place(data, pops, shift)) is not None:
+    if len(pops) > 1 or pops[0].has_one_stamp:
+        return _of_series(data, pops, name)
+    return _of_one(data, pops[0], name)
+
+
+def _of_one(data: bytes, pop: PopRecord, name: str) -> list[Splice]:
+    if pop.rewrite and filler.has_stamp(data, pop.stamp):
+        return []
+    first = pop.edits[0]
+    shifts = [0, len(data) - pop.size]
+    for middle in (first.old, first.new):
+        # Of pieces that are equal nobody knows which one it was.
+        if middle is not None and data.count(first.before + middle) == 1:
+            shifts.append(data.find(first.before + middle) + len(first.before) - first.offset)
+    for shift in dict.fromkeys(shifts):
+        if pop.rewrite and all(_is_before(data, edit, shift) for edit in pop.edits):
+            return [(e.offset + shift, e.size, e.new) for e in pop.edits]
+        if not pop.rewrite and (left := _in_place(data, [pop], shift)) is not None:
             return left
-    # The file was edited. A power cut keeps some pages and not others, so each pop is judged by its own stamp, or by
-    # its place beside another one's.
+    if filler.has_stamp(data, pop.stamp) or (not pop.rewrite and _was_one_of_equals(data, pop)):
+        return []
+    return _by_meaning(data, list(pop.tasks), name)
+
+
+def _was_one_of_equals(data: bytes, pop: PopRecord) -> bool:
+    """Whether all is as the pop should leave it in its place, while others wait that look like what it took.
+
+    These would be taken for it.
+    """
+    first = pop.edits[0]
+    return (
+        data.count(first.old or b"") > 1
+        and data.endswith(first.before, 0, first.offset)
+        and all(data.startswith(edit.new, edit.offset) for edit in pop.edits)
+    )
+
+
+def _of_series(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice]:
+    """A power cut keeps some pages and not others, so each pop is judged by its own stamp, or by its place.
+
+    Each has one edit, in ascending order, which begins with its stamp.
+    """
+    found = [filler.find_stamp(data, pop.stamp) for pop in pops]
+    moved = [None if at is None else at - pop.edits[0].offset for at, pop in zip(found, pops, strict=True)]
+    from_end = len(data) - pops[0].size
+    for shift in (0, from_end):
+        stamps_agree = all(own in (None, shift) for own in moved)
+        if stamps_agree and (left := _in_place(data, pops, shift)) is not None:
+            return left
     todo: list[Splice] = []
     wanted: list[str] = []
-    found = [(pop, at) for pop in pops if (at := stamps[pop.stamp]) is not None]
-    shifts = {at - _stamped(pop).offset for pop, at in found} or {*_guessed(data, pops[0])}
-    for pop in pops:
-        at, edit = stamps[pop.stamp], _stamped(pop)
-        places = [edit.offset + shift for shift in shifts] if at is None else [at]
-        place = next((p for p in places if p >= 0 and _is_mixture(data[p : p + edit.size], edit)), None)
-        if place is not None:
-            todo.append((place, edit.size, edit.new))
-        elif at is None:
-            wanted += pop.tasks
+    behind = 0
+    for number, pop in enumerate(pops):
+        edit, at = pop.edits[0], found[number]
+        near = [*reversed(moved[:number]), *moved[number + 1 :], 0, from_end]
+        border = min((a for a in found[number + 1 :] if a is not None), default=len(data))
+        places = [edit.offset + shift for shift in near if shift is not None] if at is None else [at]
+        for place in places:
+            fits = behind <= place <= border - edit.size and _is_mixture(
+                data[place : place + edit.size], edit
+            )
+            if fits and (at is not None or place == behind or _is_beside(data, edit, place)):
+                todo.append((place, edit.size, edit.new))
+                behind = place + edit.size
+                break
+        else:
+            if at is None or not filler.has_stamp(data, pop.stamp):
+                # Not there, or torn and then edited.
+                wanted += pop.tasks
     patched = bytearray(data)
     for offset, size, text in todo:
         patched[offset : offset + size] = text
@@ -50,48 +99,14 @@ def splices(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice]:
     return sorted([*left, *_by_meaning(bytes(patched), wanted, name)])
 
 
-def _of_rewrite(data: bytes, pop: PopRecord, name: str) -> list[Splice]:
-    if filler.find_stamp(data, pop.stamp) is not None:
-        return []
-    for shift in _shifts(data, pop, is_alone=True):
-        if all(_is_before(data, edit, shift) for edit in pop.edits):
-            return [(e.offset + shift, e.size, e.new) for e in pop.edits]
-    return _by_meaning(data, list(pop.tasks), name)
-
-
-def _shifts(data: bytes, pop: PopRecord, *, is_alone: bool) -> Iterator[int]:
-    """How far from where they were planned the edits may be, if the user put something in or took something out."""
-    first = pop.edits[0]
-    places = [first.offset, first.offset + len(data) - pop.size]
-    for middle in (first.old, first.new) if is_alone else ():
-        # Of lines that are equal nobody knows which one it was.
-        if middle is not None and data.count(first.before + middle) == 1:
-            places.append(data.find(first.before + middle) + len(first.before))
-    for place in dict.fromkeys(places):
-        if place >= len(first.before):
-            yield place - first.offset
-
-
-def _guessed(data: bytes, pop: PopRecord) -> Iterator[int]:
-    """The same where the bytes themselves may be torn."""
-    yield from (0, len(data) - pop.size)
-    first = pop.edits[0]
-    if data.count(first.before) == 1:
-        yield data.find(first.before) + len(first.before) - first.offset
-
-
-def _agree(pops: Sequence[PopRecord], stamps: Mapping[str, int | None], shift: int) -> bool:
-    """Whether all stamps that are there are where they should be."""
-    for pop in pops:
-        at = stamps[pop.stamp]
-        if at is not None and at - shift not in [edit.offset for edit in pop.edits]:
-            return False
-    return True
-
-
 def _is_before(data: bytes, edit: Edit, shift: int) -> bool:
     start = edit.offset + shift
-    return bytes_digest(data[start : start + edit.size]) == edit.digest
+    return start >= 0 and bytes_digest(data[start : start + edit.size]) == edit.digest
+
+
+def _is_beside(data: bytes, edit: Edit, place: int) -> bool:
+    """Whether what was around the edit is there on one side at least."""
+    return data.endswith(edit.before, 0, place) or data.startswith(edit.after, place + edit.size)
 
 
 def _in_place(data: bytes, pops: Sequence[PopRecord], shift: int) -> list[Splice] | None:
@@ -102,16 +117,8 @@ def _in_place(data: bytes, pops: Sequence[PopRecord], shift: int) -> list[Splice
     edits = [(edit.offset + shift, edit) for pop in pops for edit in pop.edits]
     if any(start < len(edit.before) or start + edit.size > len(data) for start, edit in edits):
         return None
-    first = edits[0]
-    if (
-        not shift
-        and data.endswith(first[1].before, 0, first[0])
-        and all(data.startswith(edit.new, start) for start, edit in edits)
-    ):
-        # Nobody but us leaves that; what comes after it may have been edited.
-        return []
     view = bytearray(data)
-    for start, edit in reversed(edits):
+    for start, edit in edits:
         view[start : start + edit.size] = edit.old or b""
     for pop in pops:
         # Each was planned with what the ones before it had left.
@@ -124,22 +131,13 @@ def _in_place(data: bytes, pops: Sequence[PopRecord], shift: int) -> list[Splice
             view[start : start + edit.size] = edit.new
     if not all(_is_mixture(data[start : start + edit.size], edit) for start, edit in edits):
         return None
-    return [
-        (start, edit.size, edit.new) for start, edit in sorted(edits) if not data.startswith(edit.new, start)
-    ]
+    return [(start, edit.size, edit.new) for start, edit in edits if not data.startswith(edit.new, start)]
 
 
 def _is_mixture(now: bytes, edit: Edit) -> bool:
     old = edit.old or b""
     return len(now) == edit.size and (
         now in (old, edit.new) or all(n in (a, b) for n, a, b in zip(now, old, edit.new, strict=True))
-    )
-
-
-def _stamped(pop: PopRecord) -> Edit:
-    """The edit that carries the stamp, or the first one where there was no room."""
-    return next(
-        (edit for edit in pop.edits if edit.new.startswith(b"#~ " + pop.stamp.encode())), pop.edits[0]
     )
 
 

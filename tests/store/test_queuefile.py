@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -525,3 +525,146 @@ def test_a_blob_that_is_none_of_ours_is_an_error_and_none_is_nothing(engine: Eng
     engine.queue.recover([])
     with pytest.raises(StorageError, match="last pops"):
         engine.queue.recover([b"{}"])
+
+
+def _old(versions: list[bytes]) -> bytes:
+    return versions[0]
+
+
+def _pages(*which: int) -> Callable[[list[bytes]], bytes]:
+    """The first pages are as these versions had them, the rest as the last one."""
+
+    def kept(versions: list[bytes]) -> bytes:
+        parts = [versions[v][n * 512 : (n + 1) * 512] for n, v in enumerate(which)]
+        return b"".join(parts) + versions[-1][len(which) * 512 :]
+
+    return kept
+
+
+def _on_top(text: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: text + data
+
+
+def _inserted(at: int, text: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + text + data[at:]
+
+
+LONG = b"- ./process --all " + b"." * 80 + b"\n"
+FILES = b"".join(b"- ./process --file %03d %b\n" % (n, b"." * 74) for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "flushed", "pops", "disk", "edit"),
+    [
+        pytest.param(
+            b"- echo one long\n# c\n- echo two long\n- echo three\n- echo four\n",
+            [],
+            [2],
+            _old,
+            lambda data: data.replace(b"- echo three", b"- changed"),
+            id="in two pieces",
+        ),
+        pytest.param(
+            b"[echo a, # x\n echo b, # y\n echo c, echo d]\n",
+            [],
+            [2],
+            _old,
+            lambda data: data.replace(b"echo c", b"echo C"),
+            id="in brackets, in two pieces",
+        ),
+        pytest.param(
+            b"- true\n" * 30 + b"- echo hello\n- echo two\n",
+            [1] * 29,
+            [1],
+            _old,
+            _on_top(b"# note\n"),
+            id="short, and filler of the same size before it",
+        ),
+        pytest.param(
+            b"- aaaa\n- true\n- echo next\n",
+            [1],
+            [1],
+            _old,
+            lambda data: b"# note\n" + data[:14] + b"- urgent\n" + data[14:],
+            id="short, edits on both sides",
+        ),
+        pytest.param(
+            b"- true\n" * 30,
+            [1] * 10,
+            [1],
+            lambda versions: versions[-1],
+            _inserted(77, b"- urgent\n"),
+            id="short and done, others like it wait",
+        ),
+        pytest.param(
+            LONG * 40,
+            [],
+            [4, 4],
+            _pages(1),
+            _inserted(4 * len(LONG), b"- urgent\n"),
+            id="between two of equals",
+        ),
+        pytest.param(
+            FILES,
+            [],
+            [4, 4],
+            _pages(1),
+            _inserted(len(FILES) // 10, b"- urgent\n"),
+            id="between two of a series",
+        ),
+        pytest.param(
+            LONG * 40,
+            [],
+            [1] * 6,
+            _pages(-1, 0),
+            _inserted(len(LONG), LONG.replace(b"--all", b"--one")),
+            id="as long as each of a series",
+        ),
+        pytest.param(
+            FILES,
+            [],
+            [4] * 14,
+            _pages(0, 0, 0, 0, 0, 0, 0, 0),
+            lambda data: data,
+            id="the first pages are old",
+        ),
+        pytest.param(
+            FILES,
+            [],
+            [2] * 12,
+            _pages(0, 0, 0),
+            lambda data: data.replace(b"file 024", b"FILE 024"),
+            id="the first pages are old, the next entry is edited",
+        ),
+    ],
+)
+def test_after_a_power_cut_and_an_edit(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    text: bytes,
+    flushed: list[int],
+    pops: list[int],
+    disk: Callable[[list[bytes]], bytes],
+    edit: Callable[[bytes], bytes],
+) -> None:
+    """What reviews found, and what is like it. What was popped is gone, and nothing else."""
+    monkeypatch.setattr(poprecord, "_boot_id", lambda: "before")
+    engine.queue.close()
+    engine.queue = QueueFile(engine.path)
+    engine.path.write_bytes(text)
+    for most in flushed:
+        engine.pop(most)
+    engine.queue.sync()
+    versions = [engine.path.read_bytes()]
+    for most in pops:
+        now = engine.path.read_bytes()
+        engine.pop(most)
+        if len(engine.blobs) == 1:
+            versions = [now]
+        versions.append(engine.path.read_bytes())
+    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
+    engine.path.write_bytes(edit(versions[-1]))
+    expected = tasks_in(engine.path)
+    engine.path.write_bytes(edit(disk(versions)))
+    engine.restart()
+    assert [t.command for t in tasks_in(engine.path)] == [t.command for t in expected]
