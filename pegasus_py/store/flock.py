@@ -61,4 +61,7 @@ class Flock:
         """Let go. A second call does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            # A child that is about to become another program has the descriptor, too, for a moment.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)

@@ -131,26 +131,24 @@ def _try_lock(path: Path) -> Flock | BaseFileLock | None:
             return held
     except NoLocksError:
         return _try_soft_lock(path)
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     # Somebody holds it, or something is wrong with the file.
-    lock = FileLock(path, timeout=0, mode=0o600, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    except OSError as error:
-        raise storage_error(path, "lock this file", error) from error
-    return lock
+    return _acquired(FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False), path)
 
 
 def _try_soft_lock(path: Path) -> BaseFileLock | None:
-    from filelock import SoftFileLock, Timeout
+    from filelock import SoftFileLock
 
     # Not the same file: an empty one that is there would stand for a holder.
-    lock = SoftFileLock(path.with_suffix(".softlock"), timeout=0, mode=0o600, thread_local=False)
+    return _acquired(SoftFileLock(path.with_suffix(".softlock"), mode=0o600, thread_local=False), path)
+
+
+def _acquired(lock: BaseFileLock, path: Path) -> BaseFileLock | None:
+    from filelock import Timeout
+
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
     except Timeout:
         return None
     except OSError as error:

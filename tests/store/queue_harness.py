@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,6 +46,14 @@ class Faults:
         return call
 
 
+class State(NamedTuple):
+    """The bytes of both files, and the queue file's inode."""
+
+    queue: bytes
+    consumed: bytes
+    inode: int
+
+
 class Engine:
     """Pops as the real engine does, keeping what a ledger would keep over a crash."""
 
@@ -84,6 +92,25 @@ class Engine:
             self.blobs.append(blob)
             taking.apply()
         return len(tasks)
+
+    def pop_all(self, batches: list[int]) -> list[State]:
+        """Pop so many tasks each time; the states of the files since what is surely on the disk, which is the first."""
+        states = [self.state_now()]
+        for most in batches:
+            before = self.state_now()
+            if self.pop(most) and len(self.blobs) == 1:
+                # It did not follow, so all before it was flushed.
+                states = [before]
+            states.append(self.state_now())
+        return states
+
+    def state_now(self) -> State:
+        consumed = self.path.with_name("consumed.yaml")
+        return State(
+            self.path.read_bytes(),
+            consumed.read_bytes() if consumed.exists() else b"",
+            self.path.stat().st_ino,
+        )
 
     def restart(self) -> None:
         self.queue.close()

@@ -655,13 +655,7 @@ def test_after_a_power_cut_and_an_edit(
     for most in flushed:
         engine.pop(most)
     engine.queue.sync()
-    versions = [engine.path.read_bytes()]
-    for most in pops:
-        now = engine.path.read_bytes()
-        engine.pop(most)
-        if len(engine.blobs) == 1:
-            versions = [now]
-        versions.append(engine.path.read_bytes())
+    versions = [state.queue for state in engine.pop_all(pops)]
     monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
     engine.path.write_bytes(edit(versions[-1]))
     expected = tasks_in(engine.path)

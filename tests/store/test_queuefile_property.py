@@ -253,16 +253,10 @@ def test_power_cut_after_pops_that_were_not_flushed(
             for _ in range(before):
                 engine.pop()
             engine.queue.sync()
-            versions = [path.read_bytes()]
-            old_record, inode = record.read_bytes(), path.stat().st_ino
-            for most in batches:
-                now, now_record, now_inode = path.read_bytes(), record.read_bytes(), path.stat().st_ino
-                if engine.pop(most) and len(engine.blobs) == 1:
-                    # It did not follow, so all before it was flushed.
-                    versions, old_record, inode = [now], now_record, now_inode
-                versions.append(path.read_bytes())
-            new_record = record.read_bytes()
-        if path.stat().st_ino == inode:
+            states = engine.pop_all(batches)
+        versions = [state.queue for state in states]
+        old_record, new_record = states[0].consumed, states[-1].consumed
+        if states[0].inode == states[-1].inode:
             size = len(versions[-1])
             places = range(0, size, block)
             path.write_bytes(b"".join(seed.choice(versions)[at : at + block] for at in places))
@@ -332,13 +326,7 @@ def test_power_cut_and_then_an_edit_beside_what_was_popped(
             for _ in range(before):
                 engine.pop()
             engine.queue.sync()
-            versions = [path.read_bytes()]
-            for most in batches:
-                now = path.read_bytes()
-                engine.pop(most)
-                if len(engine.blobs) == 1:
-                    versions = [now]
-                versions.append(path.read_bytes())
+            versions = [state.queue for state in engine.pop_all(batches)]
         done = versions[-1]
         at = done.index(b"\n- ") + 1
         torn = b"".join(seed.choice(versions)[n : n + block] for n in range(0, len(done), block))
