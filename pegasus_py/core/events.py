@@ -38,10 +38,13 @@ class Started(Struct, frozen=True):
 
 
 class Output(Struct, frozen=True):
-    """The next bytes of an attempt's output, stdout and stderr in the order in which they were written."""
+    """The next bytes of an attempt's output, stdout and stderr in the order in which they were written.
+
+    In the pieces in which they came, at least one: to make them one is a copy of what may be megabytes.
+    """
 
     attempt: Attempt
-    data: bytes
+    pieces: tuple[bytes, ...]
 
 
 class Ended(Struct, frozen=True):

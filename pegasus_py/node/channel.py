@@ -13,6 +13,12 @@ from pegasus_py.node.shell import Connection, Stream
 T = TypeVar("T")
 
 
+class Sink(Protocol):
+    """Who takes the bytes of an output: the pieces that have come together, in order, at least one."""
+
+    def __call__(self, *pieces: bytes) -> None: ...
+
+
 class Answer(Protocol):
     """Who waits for the answer to a request."""
 
@@ -59,7 +65,7 @@ class Channel:
         self.is_open = False
         self.was_open = False
         self._on_closed = on_closed
-        self._on_raw: Callable[[bytes], None] | None = None
+        self._on_raw: Sink | None = None
         self._raws: list[bytes] = []
         # A list, no deque: an empty one takes 760 bytes, most of what a channel takes, and there are hundreds.
         self._waiting: list[tuple[bytes, Answer]] = []
@@ -113,7 +119,7 @@ class Channel:
         else:
             self._waiting.append((data, answer))
 
-    def pass_on(self, sink: Callable[[bytes], None]) -> None:
+    def pass_on(self, sink: Sink) -> None:
         """Give `sink` what comes after a `follow` frame."""
         self._on_raw = sink
 
@@ -135,6 +141,10 @@ class Channel:
         self._give_up("the connection was closed")
 
     def data_received(self, data: bytes) -> None:
+        if self._raws:
+            # Nothing but output comes now, and there is more of it in the same read.
+            self._raws.append(data)
+            return
         if not self.is_open:
             return
         try:
@@ -203,7 +213,7 @@ class Channel:
     def _hand_on(self) -> None:
         raws, self._raws = self._raws, []
         if raws and self._on_raw is not None:
-            self._on_raw(b"".join(raws))
+            self._on_raw(*raws)
 
     def _write(self, data: bytes) -> None:
         if self._stream is not None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from pegasus_py.core.model import Attempt, Report, Spot, SubNode
 from pegasus_py.errors import NodeError
-from pegasus_py.node.channel import Answer, Channel, Question
+from pegasus_py.node.channel import Answer, Channel, Question, Sink
 from pegasus_py.node.protocol import (
     BY_STARTER,
     ProtocolError,
@@ -253,7 +253,7 @@ class NodeSession:
             apart=True,
         )
 
-    async def follow(self, attempt_id: str, offset: int, sink: Callable[[bytes], None]) -> Follow:
+    async def follow(self, attempt_id: str, offset: int, sink: Sink) -> Follow:
         """Give `sink` the output from byte `offset` on as it is written, until the Follow is closed.
 
         One at a time: a second one waits until the first is closed.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import logging
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pegasus_py.errors import NodeError
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
 from pegasus_py.node.shell import BOOTSTRAP, Receiver, Stream
 from pegasus_py.node.sshimport import asyncssh
+from pegasus_py.node.sshspare import forget_negotiation, spare_copies, spare_ignore_packets
 
 WINDOW = 2 * 1024 * 1024
 LARGEST_WINDOW = 16 * 1024 * 1024
@@ -39,17 +39,6 @@ CLOSE_TIMEOUT = 3.0
 
 STDERR_KEPT = 2048
 """Bytes of a shell's stderr that are kept to explain why it ended."""
-
-# Nobody reads asyncssh's log, and to write it for nobody takes some 5 % of the time of small packets.
-logging.getLogger("asyncssh").disabled = True
-
-
-def _not_logged(*_: object) -> None:
-    """In place of what puts a packet into words, and only then asks whether these are wanted."""
-
-
-for _name in ("log_sent_packet", "log_received_packet"):
-    setattr(asyncssh.packet.SSHPacketLogger, _name, _not_logged)
 
 
 class Link(asyncssh.SSHClient):
@@ -119,7 +108,8 @@ class Link(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._connection = conn
-        _spare_ignore_packets(conn)
+        spare_ignore_packets(conn)
+        spare_copies(conn)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         kind, blob = key.algorithm.decode(), base64.b64encode(key.public_data).decode()
@@ -143,7 +133,7 @@ class Link(asyncssh.SSHClient):
 
     def auth_completed(self) -> None:
         self.authenticated = True
-        _forget_negotiation(self.connection)
+        forget_negotiation(self.connection)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._lost.done():
@@ -284,35 +274,6 @@ class Channel(asyncssh.SSHClientSession[bytes]):
         """Nobody is to be told anything any more."""
         self._receiver = None
         self.close()
-
-
-def _spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
-    """Leave out the empty packet that asyncssh sends before each packet.
-
-    It hides the next initialisation vector of CBC ciphers (RFC 4251, 9.3.1). The others have no use for it, and it is
-    half of the encryption, of the system calls, and of what the server has to read.
-    """
-    send = connection.send_packet
-
-    def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
-        if pkttype != asyncssh.constants.MSG_IGNORE or "-cbc" in str(
-            connection.get_extra_info("send_cipher")
-        ):
-            send(pkttype, *args, handler=handler)
-
-    connection.send_packet = send_packet  # type: ignore[method-assign]
-
-
-def _forget_negotiation(connection: asyncssh.SSHClientConnection) -> None:
-    """Let go of what only the key exchange and the login needed: 4 kB of each connection, a tenth of all.
-
-    A later key exchange makes its own.
-    """
-    own = vars(connection)
-    if own.get("_kex_complete") and not own.get("_kexinit_sent"):
-        for name, empty in (("_client_kexinit", b""), ("_server_kexinit", b""), ("_server_sig_algs", set())):
-            if name in own:
-                own[name] = empty
 
 
 def _reason_of(error: Exception | None) -> str:

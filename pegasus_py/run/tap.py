@@ -79,10 +79,10 @@ class Tap:
         with contextlib.suppress(NodeError, QueueHeld):
             self._follow = await session.follow(self.attempt.id, self._held, self._take)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, *pieces: bytes) -> None:
         if self._closed:
             return
-        self._held += len(data)
+        self._held += sum(map(len, pieces))
         if self._progress is not None:
             self._progress.set()
         if self._follow is not None and self._resume is None and self._backlog() > BACKLOG:
@@ -90,10 +90,10 @@ class Tap:
             self._resume = asyncio.get_running_loop().call_later(PAUSE, self._resume_follow)
         if not self.broken:
             try:
-                self._logs.write(self.attempt, data)
+                self._logs.write(self.attempt, *pieces)
             except StorageError as error:
                 self._break(error)
-        self._tell(Output(self.attempt, data))
+        self._tell(Output(self.attempt, pieces))
 
     def _resume_follow(self) -> None:
         self._resume = None

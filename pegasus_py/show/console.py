@@ -23,11 +23,11 @@ from pegasus_py.core.events import (
 from pegasus_py.core.model import JobState
 from pegasus_py.show import words
 from pegasus_py.show.lines import Lines
-from pegasus_py.show.outlet import Outlet
+from pegasus_py.show.outlet import Data, Outlet
 from pegasus_py.show.terminal import RESET, cells, clean, clean_text, fit, plain, wrap, wrap_words
 
 OUT, ERR = 0, 1
-FULL = 256 * 1024
+FULL = 2 * 1024 * 1024
 """Bytes that are collected before they are handed on without a `flush`."""
 WORTH_TELLING = 1.0
 """Seconds after which a job's success gets a line; the next job's start line tells it for shorter ones."""
@@ -72,7 +72,7 @@ class Console:
         self._measure = measure
         self._quiet = quiet
         self._live = live
-        self._parts: list[tuple[int, bytes]] = []
+        self._parts: list[tuple[int, Data]] = []
         self._size = 0
         self._lines: dict[tuple[int, int], tuple[str, Lines]] = {}
         self._prefixes: dict[tuple[int, str], bytes] = {}
@@ -161,7 +161,7 @@ class Console:
         attempt = event.attempt
         key = (attempt.job.id, attempt.number)
         name, lines = self._lines.get(key) or (attempt.subnode, Lines())
-        self._print(name, lines.feed(event.data))
+        self._print(name, lines.feed(*event.pieces))
         if lines.tail:
             self._lines[key] = (name, lines)
             if lines.bar:
@@ -200,9 +200,11 @@ class Console:
         room = self._room(OUT, name)
         if room is not None:
             block = _wrapped(block, room)
-        # The last newline gets a prefix too much; a view of what is before it spares copies of megabytes.
+        # The last newline gets a prefix too much, and the first line none: that comes as a part of its own, which
+        # spares a copy of what may be megabytes.
         lines = memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
-        self._put(OUT, b"".join((prefix, lines)))
+        self._put(OUT, prefix)
+        self._put(OUT, lines)
 
     def _say(self, text: str, name: str = "", colour: int | None = None, *, cut: bool = False) -> None:
         """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""
@@ -214,7 +216,7 @@ class Console:
             shown = f"\x1b[{colour}m{piece}{RESET}" if colour and self._colour[ERR] else piece
             self._put(ERR, prefix + shown.encode() + b"\n")
 
-    def _put(self, stream: int, data: bytes) -> None:
+    def _put(self, stream: int, data: Data) -> None:
         if self._drawn:
             self._parts.append((OUT, _ERASE))
             self._drawn = b""

@@ -22,15 +22,19 @@ class Lines:
         self.tail = bytearray()
         self.bar = False
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, *pieces: bytes) -> bytes:
         """The lines that are complete now, each with its newline."""
+        *before, data = pieces
         end = data.rfind(b"\n") + 1
+        if not end and before:
+            before, data = [], b"".join(pieces)
+            end = data.rfind(b"\n") + 1
         if not end:
             return self._begin(data)
         head = data
-        if self.tail or end < len(data):
+        if before or self.tail or end < len(data):
             # One copy of what may be much.
-            head = b"".join((self.tail, memoryview(data)[:end]))
+            head = b"".join((self.tail, *before, memoryview(data)[:end]))
             self.tail = bytearray()
         self.bar = False
         done = _whole(head)

@@ -24,6 +24,8 @@ MOST = 64 * 1024 * 1024
 AT_ONCE = 1024 * 1024
 """Bytes that are taken for writing together, about, and that go into a file at once."""
 
+Data = bytes | memoryview
+
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 """Nobody reads any more: no reason for a message."""
 
@@ -38,7 +40,7 @@ class Outlet:
     def __init__(self, out: BinaryIO | None, err: BinaryIO | None, *, thread: bool) -> None:
         self._streams = [out, err]
         self._pieces = (_piece(out), _piece(err))
-        self._parts: deque[tuple[int, bytes]] = deque()
+        self._parts: deque[tuple[int, Data]] = deque()
         self._change = threading.Condition()
         self._closing = False
         self._dropped = 0
@@ -54,7 +56,7 @@ class Outlet:
         """Whether `stream` (0: out, 1: err) still takes something."""
         return self._streams[stream] is not None
 
-    def send(self, parts: Iterable[tuple[int, bytes]]) -> None:
+    def send(self, parts: Iterable[tuple[int, Data]]) -> None:
         """Write each part to its stream (0: out, 1: err); neighbours for the same stream go in one write."""
         ready = _joined(parts)
         if self._thread is None:
@@ -75,7 +77,7 @@ class Outlet:
             self._change.notify_all()
         self._thread.join(timeout)
 
-    def _enqueue(self, stream: int, data: bytes) -> None:
+    def _enqueue(self, stream: int, data: Data) -> None:
         if self.backlog + len(data) > MOST:
             self._dropped += len(data)
             return
@@ -101,7 +103,7 @@ class Outlet:
         if self._dropped:
             self._write(1, _left_out(self._dropped))
 
-    def _some(self) -> list[tuple[int, bytes]]:
+    def _some(self) -> list[tuple[int, Data]]:
         """The next parts, not all at once: joining them takes their size in memory again."""
         parts, size = [], 0
         while self._parts and size < AT_ONCE:
@@ -109,7 +111,7 @@ class Outlet:
             size += len(parts[-1][1])
         return parts
 
-    def _write(self, stream: int, data: bytes) -> None:
+    def _write(self, stream: int, data: Data) -> None:
         target = self._streams[stream]
         if target is None:
             return
@@ -143,9 +145,9 @@ def _piece(stream: BinaryIO | None) -> int:
     return PIECE
 
 
-def _joined(parts: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+def _joined(parts: Iterable[tuple[int, Data]]) -> list[tuple[int, Data]]:
     """Neighbours for the same stream as one, but for those so large that copying them costs more than a write."""
-    groups: list[tuple[int, list[bytes]]] = []
+    groups: list[tuple[int, list[Data]]] = []
     size = 0
     for stream, data in parts:
         if groups and groups[-1][0] == stream and size + len(data) <= PIECE:

@@ -36,7 +36,7 @@ def clean(block: bytes, colour: bool) -> bytes:
     line's end, else a character or a sequence on the border is taken for broken.
     """
     # To take the harmless ones out is the fastest way to find out whether there are others.
-    if block.isascii() and not block.translate(None, _HARMLESS):
+    if not block.translate(None, _HARMLESS):
         return block
     return clean_text(block.decode("utf-8", "replace"), colour).encode()
 

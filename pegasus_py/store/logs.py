@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from pegasus_py.errors import StorageError
 
 MAX_OPEN = 64
 """Files open at once; the one not written for longest is closed first, and opened again when needed."""
+
+MAX_PIECES = 1024
+"""That are written with one call: Linux takes no more."""
 
 ROOM = 1 << 18
 """Bytes that must be writable again, after a write has failed, for logs to count as mended."""
@@ -66,20 +69,22 @@ class LogFiles:
             for path in self.directory.glob("*.log"):
                 path.unlink(missing_ok=True)
 
-    def write(self, attempt: Attempt, data: bytes) -> None:
+    def write(self, attempt: Attempt, *pieces: bytes) -> None:
         """Append to an open log. On StorageError a part may have been written: `size` says how much is here."""
-        if not data:
+        left = sum(map(len, pieces))
+        if not left:
             return
         key, path = _key(attempt), self._file(attempt)
-        rest = memoryview(data)
         failed, self._failed = self._failed, True
         with _named(path):
             descriptor = self._descriptor(key, path)
             self._unsynced.add(key)
-            while rest:
-                written = os.pwrite(descriptor, rest, self._sizes[key])
+            while left:
+                written = _write_at(descriptor, self._sizes[key], pieces)
                 self._sizes[key] += written
-                rest = rest[written:]
+                left -= written
+                if left:
+                    pieces = (b"".join(pieces)[-left:],)
         self._failed = failed
 
     def check(self) -> None:
@@ -159,6 +164,13 @@ class LogFiles:
         self._fresh.discard(key)
         self._descriptors[key] = descriptor
         return descriptor
+
+
+def _write_at(descriptor: int, at: int, pieces: Sequence[bytes]) -> int:
+    """As many bytes of `pieces` as are taken at once, without making one of them where the system can do that."""
+    if len(pieces) == 1 or len(pieces) > MAX_PIECES or not hasattr(os, "pwritev"):
+        return os.pwrite(descriptor, b"".join(pieces), at)
+    return os.pwritev(descriptor, pieces, at)
 
 
 def _flush(paths: list[str]) -> None:

@@ -239,7 +239,7 @@ def test_follow_gives_every_byte_once(place: Place) -> None:
             node.session.start(
                 attempt(1, f"printf head; while [ ! -e {go} ]; do sleep 0.05; done; head -c {size} /dev/zero")
             )
-            follow = await node.session.follow(attempt_id(1), 2, got.extend)
+            follow = await node.session.follow(attempt_id(1), 2, lambda *data: got.extend(b"".join(data)))
             await until(lambda: got == b"ad", "the first bytes")
             follow.pause()
             go.touch()
@@ -249,7 +249,7 @@ def test_follow_gives_every_byte_once(place: Place) -> None:
             assert got.count(0) == size
             follow.close()
             # Its place is free again.
-            again = await node.session.follow(attempt_id(1), size, lambda data: None)
+            again = await node.session.follow(attempt_id(1), size, lambda *data: None)
             again.close()
 
     asyncio.run(main())

@@ -202,7 +202,7 @@ def test_never_more_than_three_channels(place: Place) -> None:
         async with place.node() as node:
             node.session.start(attempt(1, "echo out; sleep 600"))
             await node.job_pid(1)
-            follow = await node.session.follow(attempt_id(1), 0, lambda data: None)
+            follow = await node.session.follow(attempt_id(1), 0, lambda *data: None)
             await asyncio.gather(*(node.session.ask([attempt_id(1)]) for _ in range(20)))
             assert len(node.connection._streams) == 3
             follow.close()

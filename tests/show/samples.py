@@ -19,7 +19,7 @@ def named(job: int, name: str, command: str) -> Attempt:
 
 
 def output(data: bytes, job: int = 1, subnode: str = "node-1") -> Output:
-    return Output(attempt(job, subnode), data)
+    return Output(attempt(job, subnode), (data,))
 
 
 def ended(

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pegasus_py.show import lines as lines_module
 from pegasus_py.show.lines import CUT, LIMIT, Lines
 
+ONE = [1] * 9
+
 
 def shown(*chunks: bytes) -> bytes:
     lines = Lines()
@@ -39,16 +41,19 @@ def test_what_is_shown(data: bytes, expected: bytes) -> None:
     assert shown(*(data[at : at + 1] for at in range(len(data)))) == expected
 
 
-@example([b"bcdefgh", b"xy", b"\r", b"a\n"], [9])
-@example([b"bcdefgh", b"x", b"\r", b"a\n"], [8])
-@example([b"bcdefgh", b"xy", b"\n"], [9])
+@example([b"bcdefgh", b"xy", b"\r", b"a\n"], [9], ONE)
+@example([b"bcdefgh", b"x", b"\r", b"a\n"], [8], ONE)
+@example([b"bcdefgh", b"xy", b"\n"], [9], ONE)
 @given(
     st.lists(
         st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcdefgh", b"\xff", b"\r\n", b" "]), max_size=40
     ),
     st.lists(st.integers(0, 80), max_size=8),
+    st.lists(st.integers(1, 3), min_size=9, max_size=9),
 )
-def test_how_the_bytes_are_divided_makes_no_difference(parts: list[bytes], cuts: list[int]) -> None:
+def test_how_the_bytes_are_divided_makes_no_difference(
+    parts: list[bytes], cuts: list[int], together: list[int]
+) -> None:
     data = b"".join(parts)
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     chunks = [data[a:b] for a, b in pairwise(edges)]
@@ -56,9 +61,12 @@ def test_how_the_bytes_are_divided_makes_no_difference(parts: list[bytes], cuts:
         patch.setattr(lines_module, "LIMIT", 8)
         lines = Lines()
         whole = shown(data)
-        pieces = []
-        for chunk in chunks:
-            pieces.append(lines.feed(chunk))
+        pieces: list[bytes] = []
+        while chunks:
+            # Some of them together, as they come in one read.
+            count = together[len(pieces)]
+            pieces.append(lines.feed(*chunks[:count]))
+            del chunks[:count]
             assert len(lines.tail) <= 9
         assert b"".join(pieces) + lines.end() == whole
 

@@ -105,7 +105,7 @@ from pegasus_py.show.stdio import make_console
 from tests.show.samples import attempt
 console = make_console(["node-1"])
 console.handle(Started(attempt(7, command="work")))
-console.handle(Output(attempt(7), b"\\x1b[32mgreen\\x1b[0m\\n" * {lines}))
+console.handle(Output(attempt(7), (b"\\x1b[32mgreen\\x1b[0m\\n" * {lines},)))
 console.close()
 """
 ROOT = str(Path(__file__).parents[2])

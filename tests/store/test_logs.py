@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,51 @@ def test_on_a_full_disk_the_size_says_what_is_here(tmp_path: Path, monkeypatch: 
     logs.write(attempt(1), b"abcdef")
     logs.close_all()
     assert logs.path(attempt(1)).read_bytes() == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize("count", [2, 3000])
+@pytest.mark.parametrize("taken", [1, 7, 10_000])
+def test_pieces_are_written_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, taken: int
+) -> None:
+    """Also when the disk takes only some bytes of them at once."""
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        return real(fd, data[:taken], offset)
+
+    def pwritev(fd: int, pieces: Sequence[bytes], offset: int) -> int:
+        assert len(pieces) <= os.sysconf("SC_IOV_MAX")
+        return pwrite(fd, b"".join(pieces), offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    pieces = [b"%d," % number for number in range(count)]
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+    logs.write(attempt(1), *pieces)
+    logs.write(attempt(1), *pieces)
+    logs.close_all()
+    assert logs.path(attempt(1)).read_bytes() == b"".join(pieces) * 2
+
+
+def test_pieces_that_the_disk_does_not_take_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+
+    def full(fd: int, pieces: object, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", full)
+        with pytest.raises(StorageError, match="No space left"):
+            logs.write(attempt(1), b"a", b"b")
+    assert logs.size(attempt(1)) == 0
+    logs.write(attempt(1), b"a", b"b")
+    logs.close_all()
+    assert logs.path(attempt(1)).read_bytes() == b"ab"
 
 
 def test_a_directory_that_is_gone_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What asyncssh is spared: work at each packet and memory of each connection that nobody has a use for.
+
+All of this reaches into asyncssh. Where one day it is made otherwise there, less is saved and nothing breaks.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pegasus_py.node.sshimport import asyncssh
+
+LARGE = 64 * 1024
+"""Bytes of one read from which on what is left of it after each packet is not copied."""
+
+# Nobody reads asyncssh's log, and to write it for nobody takes some 5 % of the time of small packets.
+logging.getLogger("asyncssh").disabled = True
+
+
+def _not_logged(*_: object) -> None:
+    """In place of what puts a packet into words, and only then asks whether these are wanted."""
+
+
+for _name in ("log_sent_packet", "log_received_packet"):
+    setattr(asyncssh.packet.SSHPacketLogger, _name, _not_logged)
+
+
+class Rest:
+    """Bytes of which the beginning is taken off again and again: what `[n:]` gives shares them instead of copying.
+
+    As immutable as bytes, and answers as they would.
+    """
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self._data = data
+        self._at = at
+
+    def __bytes__(self) -> bytes:
+        return self._data[self._at :]
+
+    def __len__(self) -> int:
+        return len(self._data) - self._at
+
+    def __add__(self, more: bytes) -> Rest | bytes:
+        return bytes(self) + more if more else self
+
+    def __getitem__(self, part: int | slice) -> Rest | bytes | int:
+        if isinstance(part, slice) and part.step is None:
+            at, end = self._at + (part.start or 0), part.stop
+            if at >= self._at:
+                if end is None:
+                    return Rest(self._data, min(at, len(self._data)))
+                if end >= 0:
+                    return self._data[at : self._at + end]
+        return bytes(self)[part]
+
+    def __getattr__(self, name: str) -> Any:
+        """What else bytes can do."""
+        return getattr(bytes(self), name)
+
+
+def spare_copies(connection: asyncssh.SSHClientConnection) -> None:
+    """Have what is left of a large read not copied for each packet in it, once for its head and once for its body.
+
+    Eight packets come in one read when there is much output.
+    """
+    own: Any = connection
+    receive = connection.data_received
+
+    def data_received(data: bytes, datatype: Any = None) -> None:
+        if len(data) >= LARGE and isinstance(kept := getattr(own, "_inpbuf", None), bytes | Rest):
+            own._inpbuf, data = Rest(bytes(kept) + data), b""
+        receive(data, datatype)
+
+    connection.data_received = data_received  # type: ignore[method-assign]
+
+
+def spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
+    """Leave out the empty packet that asyncssh sends before each packet.
+
+    It hides the next initialisation vector of CBC ciphers (RFC 4251, 9.3.1). The others have no use for it, and it is
+    half of the encryption, of the system calls, and of what the server has to read.
+    """
+    send = connection.send_packet
+
+    def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
+        if pkttype != asyncssh.constants.MSG_IGNORE or "-cbc" in str(
+            connection.get_extra_info("send_cipher")
+        ):
+            send(pkttype, *args, handler=handler)
+
+    connection.send_packet = send_packet  # type: ignore[method-assign]
+
+
+def forget_negotiation(connection: asyncssh.SSHClientConnection) -> None:
+    """Let go of what only the key exchange and the login needed: 4 kB of each connection, a tenth of all.
+
+    A later key exchange makes its own.
+    """
+    own = vars(connection)
+    if own.get("_kex_complete") and not own.get("_kexinit_sent"):
+        for name, empty in (("_client_kexinit", b""), ("_server_kexinit", b""), ("_server_sig_algs", set())):
+            if name in own:
+                own[name] = empty
