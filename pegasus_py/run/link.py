@@ -39,9 +39,12 @@ LONGEST_WAIT = 60.0
 CLEAR_AT = 64
 """Ended attempts are cleared from a node's spool in groups of this many, along with the next start."""
 CLEAR_AFTER = 1.0
-"""Seconds after which a smaller group goes, if the sub-node is idle then."""
+"""Seconds for which nothing has ended and the sub-node is idle, before a smaller group goes by a question of its own.
+
+Between two rounds of a broadcast it is idle for a moment, and what is to be cleared can wait for the next start.
+"""
 CLEAR_LATEST = 10.0
-"""Seconds after which it goes by a question of its own, if no start has come."""
+"""Seconds after which it goes in any case."""
 CLOCK_SLACK = 2.0
 """Seconds by which the wall clock may have been set while an attempt was out, without it counting as a restart."""
 CANCEL_LIMIT = 30.0
@@ -101,6 +104,7 @@ class Link:
         """Ended, with output on the node that this machine's disk did not take."""
         self._clear_timer: asyncio.TimerHandle | None = None
         self._clear_due = 0.0
+        self._last_end = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._sent: dict[str, str] = {}
         """The node's boot id when an attempt was sent, while its end is not known."""
@@ -413,20 +417,24 @@ class Link:
                 self._to_clear.append(attempt)
 
     def _clear_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._last_end = loop.time()
         if len(self._to_clear) >= CLEAR_AT:
             attempts, self._to_clear = self._to_clear, []
+            self._clear_due = self._last_end + CLEAR_LATEST
             if self._plant.logs.are_safe(attempts):
                 self._may_ride += attempts
             else:
                 self._spawn(self._make_safe(attempts))
         if self._clear_timer is None:
-            loop = asyncio.get_running_loop()
-            self._clear_due = loop.time() + CLEAR_LATEST
+            self._clear_due = self._last_end + CLEAR_LATEST
             self._clear_timer = loop.call_later(CLEAR_AFTER, self._clear_soon)
 
     async def _make_safe(self, attempts: list[Attempt]) -> None:
         try:
-            await self._plant.flush(attempts)
+            # To ask a thread costs more than most of these jobs.
+            if not self._plant.logs.are_safe(attempts):
+                await self._plant.flush(attempts)
         except StorageError:
             self._to_clear += attempts
             return
@@ -446,9 +454,13 @@ class Link:
         self._clear_timer = None
         if self._session is None:
             return
+        now = loop.time()
+        quiet_at = self._last_end + CLEAR_AFTER
         # A question while a job runs takes a channel of its own, and that may be taken for a grace period.
-        if self._kills or (self._session.busy and loop.time() < self._clear_due):
+        if self._kills or (self._session.busy and now < self._clear_due):
             self._clear_timer = loop.call_later(CLEAR_AFTER, self._clear_soon)
+        elif now < min(quiet_at, self._clear_due):
+            self._clear_timer = loop.call_at(quiet_at, self._clear_soon)
         else:
             self._spawn(self._clear(self._session))
 

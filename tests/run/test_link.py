@@ -142,6 +142,43 @@ async def test_nothing_is_cleared_while_a_kill_has_the_channel_for_questions(
         await until(lambda: len(stage.cleared) == 70)
 
 
+async def test_between_rounds_nothing_is_cleared_by_a_question_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the sub-node is idle for a moment, again and again; what has ended goes along with a start."""
+    monkeypatch.setattr(link_module, "CLEAR_AFTER", 3600.0)
+    monkeypatch.setattr(link_module, "CLEAR_LATEST", 7200.0)
+    stage = Stage(tmp_path, monkeypatch)
+    link = stage.link
+    async with _kept(stage):
+        session = await stage.session()
+        link.introduce()
+        link.clear(attempt(1), keep=False)
+        timer = link._clear_timer
+        link.clear(attempt(2), keep=False)
+        assert timer is not None and link._clear_timer is timer
+        # When its time has come, there has been an end since; once more in an hour after that.
+        timer.cancel()
+        link._clear_soon()
+        again = link._clear_timer
+        assert again is not None and timer.when() < again.when() == link._last_end + 3600
+        await asyncio.sleep(0)
+        assert "clear" not in [verb for verb, _ in session.said]
+        again.cancel()
+        monkeypatch.setattr(link_module, "CLEAR_AFTER", 0.0)
+        link._clear_soon()
+        await until(lambda: stage.cleared == [attempt(1).id, attempt(2).id])
+        # For ever nothing waits, however often something ends.
+        monkeypatch.setattr(link_module, "CLEAR_AFTER", 3600.0)
+        monkeypatch.setattr(link_module, "CLEAR_LATEST", 0.0)
+        link.clear(attempt(3), keep=False)
+        timer = link._clear_timer
+        assert timer is not None
+        timer.cancel()
+        link._clear_soon()
+        await until(lambda: stage.cleared[2:] == [attempt(3).id])
+
+
 async def test_the_next_start_clears_what_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(tmp_path, monkeypatch)
     ended = [attempt(job) for job in range(10, 10 + link_module.CLEAR_AT)]
