@@ -20,6 +20,8 @@ from pegasus_py.store.logs import LogFiles
 FOLLOW_AFTER = 0.15
 """Seconds after which a job's output is followed; most short jobs end before and cost no channel."""
 READ_BLOCK = 1 << 20
+MUCH = 8 << 20
+"""Bytes from which on it pays to follow the output of a job that has ended, too, instead of asking for its blocks."""
 BACKLOG = 8 << 20
 """Bytes waiting for the screen above which reading pauses."""
 PAUSE = 0.05
@@ -127,6 +129,8 @@ class Tap:
         self._stop_timer()
         if self._opening is not None:
             await self._opening
+        elif size - self._held > MUCH:
+            await self._open(session)
         if self._follow is not None:
             progress = self._progress = asyncio.Event()
             with contextlib.suppress(TimeoutError):

@@ -358,3 +358,26 @@ def test_end_bars_a_nameless_job(served: Place) -> None:
                 stranger.wait()
 
     asyncio.run(main())
+
+
+def test_what_is_cut_off_while_it_is_read_comes_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Its length has been said already, and the channel has to stay in step."""
+    size = 3 * starter_module.BLOCK
+    (tmp_path / "1.1.out").write_bytes(b"x" * size)
+    pread = os.pread
+
+    def cut(file: int, length: int, offset: int) -> bytes:
+        os.truncate(tmp_path / "1.1.out", starter_module.BLOCK + 10)
+        return pread(file, length, offset)
+
+    starter = Starter(bytes(tmp_path) + b"/", b"ctl", b"q" * 16, b"boot", b"here", b"1 1", b"1")
+    monkeypatch.setattr("posix.pread", cut)
+    starter.read(b"1.1", b"5", b"1000000")
+    starter.read(b"1.1", b"%d" % size, b"10")
+    starter.read(b"2.1", b"0", b"10")
+    came = b"x" * (starter_module.BLOCK + 5)
+    lost = bytes(size - 10 - starter_module.BLOCK)
+    expected = b"data 1.1 %d\n%b%bdata 1.1 0\ndata 2.1 0\n" % (size - 5, came, lost)
+    assert capfdbinary.readouterr().out == expected

@@ -11,6 +11,7 @@ from pegasus_py.core.events import Event
 from pegasus_py.core.model import Attempt, Job, Report, Spot, SubNode, Task
 from pegasus_py.core.moves import Fact
 from pegasus_py.errors import NodeError
+from pegasus_py.node.channel import Sink
 from pegasus_py.node.session import NodeInfo, NodeSession
 from pegasus_py.run import link as link_module
 from pegasus_py.run.link import Link, Plant
@@ -90,8 +91,11 @@ class FakeSession:
         await self._ask("read", offset)
         return self.output[offset : offset + length]
 
-    async def follow(self, attempt_id: str, offset: int, sink: Callable[[bytes], None]) -> Any:
-        raise NodeError(self.host, "no more channels")
+    async def follow(self, attempt_id: str, offset: int, sink: Sink) -> Any:
+        if "follow" not in self.answers:
+            raise NodeError(self.host, "no more channels")
+        self.said.append(("follow", offset))
+        return self.answers["follow"](sink)
 
     async def know(self) -> None:
         self.fresh = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from pegasus_py.core.events import Note
 from pegasus_py.core.model import Spot
 from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Reported, Send
 from pegasus_py.errors import NodeError
+from pegasus_py.node.channel import Sink
 from pegasus_py.run import link as link_module
+from pegasus_py.run import tap as tap_module
 from tests.run.fakes import Stage, attempt, report, until
 
 
@@ -80,6 +82,44 @@ async def test_an_attempt_whose_output_is_being_completed_is_not_attached_too(
         await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
         assert ("attach", attempt().id) not in session.said
         assert stage.logs.path(attempt()).read_bytes() == session.output
+
+
+class FakeFollow:
+    """Gives `pieces`, then stays open or not."""
+
+    def __init__(self, sink: Sink, pieces: Sequence[bytes], *, stays: bool) -> None:
+        self.is_open = True
+        asyncio.get_running_loop().call_soon(self._give, sink, pieces, stays)
+
+    def _give(self, sink: Sink, pieces: Sequence[bytes], stays: bool) -> None:
+        sink(*pieces)
+        self.is_open = stays
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+async def test_much_that_a_short_job_has_written_is_followed_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int
+) -> None:
+    """`given` of two pieces come that way; what is missing then is asked for after all."""
+    stage = Stage(tmp_path, monkeypatch)
+    pieces = [b"a" * (tap_module.MUCH // 2), b"b" * (tap_module.MUCH // 2 + 1)]
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        session.output = b"".join(pieces)
+        if given:
+            session.answers["follow"] = lambda sink: FakeFollow(sink, pieces[:given], stays=given == 2)
+        session.answers["read"] = lambda offset: None
+        monkeypatch.setattr(tap_module, "STALL", 0.01)
+        session.exit(0, len(session.output), None)
+        await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
+        assert stage.logs.path(attempt()).read_bytes() == session.output
+        asked = [offset for verb, offset in session.said if verb == "read"]
+        assert asked[:1] == [[0], [len(pieces[0])], []][given]
 
 
 async def test_a_shell_held_by_an_unkillable_job_is_given_up_for_the_next_job(
