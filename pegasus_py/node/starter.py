@@ -24,6 +24,8 @@ BY_DEFAULT = (1, 2, 3, 13, 25)
 
 CHILD_ENDED = 17
 """CHLD."""
+OWNERS = 0o600
+"""Bits of a umask that take a file of mode 0600 from its owner."""
 ENDED_BEFORE = 128 + 15
 """As if TERM had met it before its first command."""
 LEFT = b"left"
@@ -45,7 +47,7 @@ class Starter:
         self.count = 0
         self.unsaved: list[tuple[bytes, int]] = []
         self.env = dict(posix.environ)
-        self.login_umask = 0o022
+        self.null = posix.open(b"/dev/null", posix.O_RDONLY)
         self.base = b""
         """The directory of all spools, if it is to be removed when it is empty."""
 
@@ -136,7 +138,7 @@ class Starter:
             try:
                 out = posix.open(path + b".out", posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o600)
                 # Whoever ends it before it has a name puts a line behind ours, then removes the text.
-                barred = posix.fstat(marker).st_size != len(mark)
+                barred = end_of(marker) != len(mark)
                 pid = 0 if barred else self.spawn(name, path + b".sh", out)
             except OSError as error:
                 self.give_up(name, marker, b"it cannot be started: " + why(error))
@@ -153,7 +155,7 @@ class Starter:
             # A part of what was not taken may be there.
             if write(marker, b"%bexit %d .\n" % (b"\n" if torn else b"", status)):
                 self.unsaved.append((name, status))
-            self.tell_exit(name, status, posix.fstat(out).st_size)
+            self.tell_exit(name, status, end_of(out))
         finally:
             posix.close(marker)
             if out >= 0:
@@ -162,22 +164,18 @@ class Starter:
     def spawn(self, name: bytes, script: bytes, out: int) -> int:
         self.env[b"PEGASUS_JOB_ID"] = name.partition(b".")[0]
         self.env[b"PEGASUS_ATTEMPT"] = name + b"." + self.queue
-        posix.umask(self.login_umask)
-        try:
-            return posix.posix_spawn(
-                b"/bin/sh",
-                (b"/bin/sh", script),
-                self.env,
-                file_actions=(
-                    (posix.POSIX_SPAWN_OPEN, 0, b"/dev/null", posix.O_RDONLY, 0),
-                    (posix.POSIX_SPAWN_DUP2, out, 1),
-                    (posix.POSIX_SPAWN_DUP2, out, 2),
-                ),
-                setpgroup=0,
-                setsigdef=BY_DEFAULT,
-            )
-        finally:
-            posix.umask(0o077)
+        return posix.posix_spawn(
+            b"/bin/sh",
+            (b"/bin/sh", script),
+            self.env,
+            file_actions=(
+                (posix.POSIX_SPAWN_DUP2, self.null, 0),
+                (posix.POSIX_SPAWN_DUP2, out, 1),
+                (posix.POSIX_SPAWN_DUP2, out, 2),
+            ),
+            setpgroup=0,
+            setsigdef=BY_DEFAULT,
+        )
 
     def write_text(self, path: bytes, text: bytes) -> bytes:
         """The reason why it cannot be written, or nothing."""
@@ -198,9 +196,14 @@ class Starter:
 
     def clear(self, names: "list[bytes]") -> None:
         for name in names:
+            path = self.spool + name
+            remove(path + b".sh")
+            remove(path + b".out")
+            # Few have one, and to fail costs more than to look.
+            if posix.access(path + b".cancel", posix.F_OK):
+                remove(path + b".cancel")
             # The marker goes last: as long as anything is left, the attempt has not been forgotten.
-            for kind in (b".sh", b".out", b".cancel", b".job"):
-                remove(self.spool + name + kind)
+            remove(path + b".job")
 
     def leave(self) -> None:
         """Take this runner's word from it, and if no other has one and nothing is left of any job, the whole spool."""
@@ -300,6 +303,11 @@ def started(pid: int) -> bytes:
         posix.close(file)
 
 
+def end_of(file: int) -> int:
+    """Its size. Where an appending descriptor stands matters to nobody; fstat makes an object of twenty numbers."""
+    return posix.lseek(file, 0, 2)
+
+
 def write(file: int, data: bytes) -> bytes:
     """All of it; the reason why it cannot be written, or nothing."""
     while data:
@@ -355,7 +363,6 @@ def rename() -> None:
 def main() -> None:
     spool, ctl, queue, boot, machine, owner, epoch, umask, ctype, base = map(encode, sys.argv[1:])
     starter = Starter(spool, ctl, queue, boot, machine, owner, epoch)
-    starter.login_umask = int(umask, 8)
     starter.base = base
     # The interpreter sets this variable in a locale of plain ASCII.
     starter.env.pop(b"LC_CTYPE", None)
@@ -363,9 +370,11 @@ def main() -> None:
         starter.env[b"LC_CTYPE"] = ctype[1:]
     if b"_" in starter.env:
         starter.env[b"_"] = b"/bin/sh"
-    posix.umask(0o077)
-    # An interpreter without the call, or one that could not learn how a job ended: the script can do both.
-    if not hasattr(posix, "posix_spawn") or ignores(CHILD_ENDED):
+    # The jobs' own; what is made here says which mode it wants.
+    posix.umask(int(umask, 8))
+    # An interpreter without the call, one that could not learn how a job ended, or could not use the files that it
+    # makes: the script can do all of it.
+    if not hasattr(posix, "posix_spawn") or ignores(CHILD_ENDED) or int(umask, 8) & OWNERS:
         return
     rename()
     posix.set_inheritable(HANDED_BACK, False)

@@ -161,6 +161,29 @@ def test_an_interpreter_that_is_of_no_use(served: Place, tmp_path: Path, text: s
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("mask", "by_starter"), [(0o000, True), (0o077, True), (0o640, False), (0o200, False)]
+)
+def test_files_are_private_and_usable_whatever_umask_a_login_has(
+    served: Place, mask: int, by_starter: bool
+) -> None:
+    """What the starter makes, it makes with the jobs' umask; one that it could not live with is for the script."""
+
+    async def main() -> None:
+        async with served.node() as node:
+            job = await node.run(1, "umask; : >made; stat -c %a made; rm made")
+            assert job[4] == b"%04o\n%o\n" % (mask, 0o666 & ~mask)
+            assert bool(node.starters(1)) == by_starter
+        for kind in ("job", "sh", "out"):
+            assert file(served, f"1.1.{kind}").stat().st_mode & 0o777 == 0o600
+
+    before = os.umask(mask)
+    try:
+        asyncio.run(main())
+    finally:
+        os.umask(before)
+
+
 def test_where_the_ends_of_children_are_ignored_the_script_does_it(served: Place, tmp_path: Path) -> None:
     """Nobody could wait for the job then, but a shell that takes the signal for itself."""
     deaf = tmp_path / "python"
@@ -335,6 +358,7 @@ def test_the_end_of_a_nameless_job_bars_its_start(
     starter.start(b"1.1", b"exit 3", b"-", [])
     monkeypatch.setattr(starter, "write_text", interrupted)
     starter.start(b"2.1", f"touch {tmp_path}/ran".encode(), b"-", [])
+    os.close(starter.null)
     assert said == [b"exit 1.1 3 0 0\n", b"exit 2.1 143 0 0\n"]
     assert not (tmp_path / "ran").exists()
     assert (spool / "2.1.job").read_text().splitlines()[-1] == "exit 143 ."
@@ -379,5 +403,6 @@ def test_what_is_cut_off_while_it_is_read_comes_as_zeros(
     starter.read(b"2.1", b"0", b"10")
     came = b"x" * (starter_module.BLOCK + 5)
     lost = bytes(size - 10 - starter_module.BLOCK)
+    os.close(starter.null)
     expected = b"data 1.1 %d\n%b%bdata 1.1 0\ndata 2.1 0\n" % (size - 5, came, lost)
     assert capfdbinary.readouterr().out == expected
