@@ -83,12 +83,10 @@ def spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
     It hides the next initialisation vector of CBC ciphers (RFC 4251, 9.3.1). The others have no use for it, and it is
     half of the encryption, of the system calls, and of what the server has to read.
     """
-    send = connection.send_packet
+    send, ignore = connection.send_packet, asyncssh.constants.MSG_IGNORE
 
     def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
-        if pkttype != asyncssh.constants.MSG_IGNORE or "-cbc" in str(
-            connection.get_extra_info("send_cipher")
-        ):
+        if pkttype != ignore or "-cbc" in str(connection.get_extra_info("send_cipher")):
             send(pkttype, *args, handler=handler)
 
     connection.send_packet = send_packet  # type: ignore[method-assign]

@@ -432,17 +432,17 @@ class Engine:
         began = time.monotonic()
         try:
             if batch.pop is not None and not batch.pop_follows:
-                self._sync_queue()
+                self._sync_queue(note=False)
             self._stores.ledger.commit(batch)
         finally:
             now = time.monotonic()
             if now - began > SLOW_COMMIT:
                 self._slow_until = now + SLOW_FOR
 
-    def _sync_queue(self) -> None:
+    def _sync_queue(self, *, note: bool = True) -> None:
         """What was popped must be safe on disk before the ledger may forget the records of it."""
         try:
-            self._stores.queue.sync()
+            self._stores.queue.sync(note=note)
         except StorageError as error:
             # After a failed flush nobody knows what is on the disk: take nothing more in this run.
             self._untrusted = str(error)

@@ -164,10 +164,10 @@ class PopMark:
         """Note that every byte of the pop was written. Never fails: without the note recovery looks at the files."""
         self._put(0, f"{stamp} {self._boot}")
 
-    def durable(self, stamp: str) -> None:
-        """Note, so that it lasts, that the pop and those before it were flushed."""
+    def durable(self, stamp: str, *, flush: bool = True) -> None:
+        """Note, so that it lasts if `flush`, that the pop and those before it were flushed."""
         self._put(self._SLOT, stamp)
-        if self._fd is not None:
+        if flush and self._fd is not None:
             with suppress(OSError):
                 disk.fdatasync(self._fd)
 

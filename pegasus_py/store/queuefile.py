@@ -67,6 +67,8 @@ class QueueFile:
         self._failed: StorageError | None = None
         self._dirty: dict[tuple[int, int], int] = {}
         self._new_names = False
+        self._is_unnoted = False
+        """All is flushed, but not the note of that."""
 
     # --- looking
 
@@ -141,21 +143,26 @@ class QueueFile:
     @property
     def is_flush_due(self) -> bool:
         """Whether something was applied that is not flushed, and nothing more for a while."""
-        return bool(self._dirty) and time.monotonic() - self._applied_at > FLUSH_AFTER
+        is_due = bool(self._dirty) or self._is_unnoted
+        return is_due and time.monotonic() - self._applied_at > FLUSH_AFTER
 
-    def sync(self) -> None:
+    def sync(self, *, note: bool = True) -> None:
         """Flush what was applied. To be called, in any thread, before the ledger forgets the pops. Raises StorageError.
+
+        `note`: and that it was, so that it is known after a power cut, too. If the ledger forgets these pops at once,
+        nobody will ask; should it not come to that, the note is still due.
 
         After a failure nobody knows what is on the disk: it is fatal for the run, and all later calls fail, too.
         """
         with self._flushing:
             if self._failed is not None:
                 raise self._failed
-            self._flush()
+            self._flush(note)
 
-    def _flush(self) -> None:
+    def _flush(self, note: bool) -> None:
         with self._noting:
             stamp, dirty, self._dirty = self._applied, self._dirty, {}
+            is_due = bool(dirty) or self._is_unnoted
             new_names, self._new_names = self._new_names, False
             self._unflushed = None
         try:
@@ -170,8 +177,9 @@ class QueueFile:
         finally:
             for fd in dirty.values():
                 os.close(fd)
-        if stamp and dirty:
-            self._mark.durable(stamp)
+        if stamp and is_due:
+            self._mark.durable(stamp, flush=note)
+            self._is_unnoted = not note
 
     def recover(self, blobs: Sequence[bytes], timeout: float = 10) -> None:
         """Complete the last pops that the ledger knows, if a crash left them undone. Idempotent. Takes the lock.

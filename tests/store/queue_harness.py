@@ -84,7 +84,7 @@ class Engine:
             records = [consumed_record(task, f"job {first + i}") for i, task in enumerate(tasks)]
             blob = taking.pop_record(records)
             if not taking.follows:
-                self.queue.sync()
+                self.queue.sync(note=False)
                 self.blobs = []
             # From here on the ledger has it.
             self.tasks += tasks

@@ -416,6 +416,30 @@ def test_what_was_flushed_is_not_looked_for_after_a_power_cut(
     assert [t.command for t in tasks_in(engine.path)] == ["true"]
 
 
+def test_that_all_is_flushed_is_noted_for_good_only_where_somebody_may_ask(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger forgets pops right after a flush for it; should that fail, the note is still due."""
+    engine.path.write_text("- one\n- two\n")
+    engine.pop()
+    flushed: list[str] = []
+    fdatasync = disk.fdatasync
+
+    def noting(fd: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+        fdatasync(fd)
+
+    monkeypatch.setattr(disk, "fdatasync", noting)
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    engine.queue.sync(note=False)
+    assert sorted(flushed) == ["consumed.yaml", "queue.yaml"]
+    for expected in (["popped"], []):
+        assert engine.queue.is_flush_due == bool(expected)
+        flushed.clear()
+        engine.queue.sync()
+        assert flushed == expected
+
+
 def test_a_flush_waits_for_one_in_another_thread(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """What that one has in hand is not on the disk before it is done."""
     engine.path.write_text("- one\n")
