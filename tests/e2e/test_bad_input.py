@@ -86,21 +86,28 @@ def test_an_empty_queue_is_no_error(here: Path, queue: str) -> None:
     assert (here / "queue.yaml").read_text() == queue
 
 
+def save(path: Path, text: str) -> None:
+    """At once: a file that is cut and then written is empty in between, and an empty queue ends a run."""
+    new = path.with_name("new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def test_a_queue_turned_bad_while_running_is_waited_for(here: Path) -> None:
     gate = Gate(here, "gate")
     queue = here / "queue.yaml"
     write(here, "- node-1\n- node-2\n", f"- {gate.command}\n")
     with running(here, "q") as run:
         gate.wait()
-        queue.write_text("- [\n")
+        save(queue, "- [\n")
         run.until_said("pegasus: queue.yaml:2:1: not YAML")
-        queue.write_text("- [ # and again\n")
-        queue.write_text("- [\n")
+        save(queue, "- [ # and again\n")
+        save(queue, "- [\n")
         gate.open()
         run.until_said("1 $ ")
         wait_until(lambda: '"succeeded": 1' in pegasus("status", "--json").out, "the first job to end")
         assert run.process.poll() is None
-        queue.write_text("- echo mended\n")
+        save(queue, "- echo mended\n")
         result = run.result()
     assert result.code == 0 and result.said == ["mended"], result
     assert result.err.count("queue.yaml:2:1: not YAML") == 1, "it is said once"
