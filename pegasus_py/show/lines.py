@@ -46,7 +46,8 @@ class Lines:
     def end(self) -> bytes:
         """The last line, if it was not terminated and is not a bar that was blanked out."""
         tail, self.tail = bytes(self.tail), bytearray()
-        return _whole(tail + b"\n") if tail and not (self.bar and tail.isspace()) else b""
+        line = _whole(tail + b"\n") if tail else b""
+        return b"" if self.bar and line.isspace() else line
 
     def _begin(self, data: bytes) -> bytes:
         tail = self.tail

@@ -44,9 +44,11 @@ def test_what_is_shown(data: bytes, expected: bytes) -> None:
 @example([b"bcdefgh", b"xy", b"\r", b"a\n"], [9], ONE)
 @example([b"bcdefgh", b"x", b"\r", b"a\n"], [8], ONE)
 @example([b"bcdefgh", b"xy", b"\n"], [9], ONE)
+@example([b"aaaaa", b"\r", b" "], [6], ONE)
 @given(
     st.lists(
-        st.sampled_from([b"a", b"\n", b"\r", b"\xc3\xa9", b"bcdefgh", b"\xff", b"\r\n", b" "]), max_size=40
+        st.sampled_from([b"a", b"aaaaa", b"\n", b"\r", b"\xc3\xa9", b"bcdefgh", b"\xff", b"\r\n", b" "]),
+        max_size=40,
     ),
     st.lists(st.integers(0, 80), max_size=8),
     st.lists(st.integers(1, 3), min_size=9, max_size=9),
