@@ -1,6 +1,7 @@
 """What asyncssh is spared: work at each packet and memory of each connection that nobody has a use for.
 
-All of this reaches into asyncssh. Where one day it is made otherwise there, less is saved and nothing breaks.
+All of this reaches into asyncssh. Should it one day be made otherwise there, tests say so; what is done to a connection
+itself is then no longer saved, but nothing breaks.
 """
 
 from __future__ import annotations
