@@ -406,3 +406,49 @@ def test_what_is_cut_off_while_it_is_read_comes_as_zeros(
     os.close(starter.null)
     expected = b"data 1.1 %d\n%b%bdata 1.1 0\ndata 2.1 0\n" % (size - 5, came, lost)
     assert capfdbinary.readouterr().out == expected
+
+
+def test_every_job_has_its_own_start_time(served: Place) -> None:
+    """Whether it was asked for or told by the clock: who looks for the job later compares it with /proc's."""
+
+    async def main() -> None:
+        async with served.node() as node:
+            for job in range(1, 3 * starter_module.TRIALS):
+                *_, stat = await node.run(job, "cat /proc/$$/stat")
+                (named,) = (line for line in node.marker(job) if line[0] == "pid")
+                pid, start = named[1].encode(), named[2].encode()
+                assert stat.split()[0] == pid
+                assert stat.rpartition(b")")[2].split()[19] == start
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("off_from", [0, starter_module.TRIALS - 1])
+def test_where_proc_counts_otherwise_it_is_always_asked(
+    off_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starter = Starter(b"spool/", b"ctl", b"q" * 16, b"boot", b"here", b"1 1", b"1")
+    os.close(starter.null)
+    for job in range(3 * starter_module.TRIALS):
+        found = b"501" if job >= off_from else b"500"
+        monkeypatch.setattr(starter_module, "started", lambda pid, found=found: found)
+        assert starter.start_of(7, 500, 500) == found
+        assert starter.start_of(7, 499, 500) == found
+
+
+def test_the_clock_is_believed_after_it_has_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def started(pid: int) -> bytes:
+        asked.append(pid)
+        return b"500"
+
+    starter = Starter(b"spool/", b"ctl", b"q" * 16, b"boot", b"here", b"1 1", b"1")
+    os.close(starter.null)
+    monkeypatch.setattr(starter_module, "started", started)
+    for job in range(2 * starter_module.TRIALS):
+        assert starter.start_of(job, 500, 500) == b"500"
+    assert asked == list(range(starter_module.TRIALS))
+    # A tick went by, and nobody knows when in it the job was made.
+    starter.start_of(77, 499, 500)
+    assert asked[-1] == 77
