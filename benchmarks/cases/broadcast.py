@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 
@@ -37,8 +38,6 @@ def run_case(bench: Bench) -> Section:
 
     def program(name: str, *words: str, **environment: str) -> Callable[[], float]:
         def once() -> float:
-            import os
-
             env = {**os.environ, **environment}
             return run([bench.peers.programs[name], *words], env=env).seconds
 

@@ -49,7 +49,7 @@ def run_case(bench: Bench) -> Section:
             return bench.peers.client(bench.field, "asyncssh-connect", addresses, count)
 
         ways: dict[str, Callable[[], float]] = {"pegasus": pegasus, "asyncssh.connect": plain, "whole": whole}
-        found = bench.rounds(ways, most=3 if count < 1000 else 2)
+        found = bench.rounds(ways, most=99 if count < 1000 else 2)
         found["shells"] = Figure(tuple(shells)) if shells else found["pegasus"]
         what = f"{count:,} connections"
         rows.append(compared(what, "s", found, "pegasus", "asyncssh.connect", at_most(1.2)))
