@@ -438,9 +438,11 @@ class NodeSession:
 class Follow:
     """The output of an attempt, given on as it comes. Ends by `close`, or when the session does."""
 
-    def __init__(self, host: str, on_closed: Callable[[], None]) -> None:
+    def __init__(self, host: str, free: Callable[[], None]) -> None:
         self.channel = Channel(host, lambda reason: self.close())
-        self._on_closed: Callable[[], None] | None = on_closed
+        self.on_close: Callable[[], None] = lambda: None
+        """Called once when it is closed, by whomever."""
+        self._free: Callable[[], None] | None = free
 
     @property
     def is_open(self) -> bool:
@@ -457,9 +459,10 @@ class Follow:
     def close(self) -> None:
         """The sink gets nothing after this. May be called again."""
         self.channel.close()
-        if self._on_closed is not None:
-            on_closed, self._on_closed = self._on_closed, None
-            on_closed()
+        if self._free is not None:
+            free, self._free = self._free, None
+            free()
+            self.on_close()
 
 
 class _NoAnswer(NodeError):

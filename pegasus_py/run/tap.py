@@ -133,6 +133,8 @@ class Tap:
             await self._open(session)
         if self._follow is not None:
             progress = self._progress = asyncio.Event()
+            # The session may close it, for a question that the server has no other channel for.
+            self._follow.on_close = progress.set
             with contextlib.suppress(TimeoutError):
                 while self._held < size and self._follow.is_open:
                     progress.clear()

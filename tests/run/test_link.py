@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -89,21 +89,30 @@ class FakeFollow:
 
     def __init__(self, sink: Sink, pieces: Sequence[bytes], *, stays: bool) -> None:
         self.is_open = True
+        self.on_close: Callable[[], None] = lambda: None
         asyncio.get_running_loop().call_soon(self._give, sink, pieces, stays)
 
     def _give(self, sink: Sink, pieces: Sequence[bytes], stays: bool) -> None:
         sink(*pieces)
-        self.is_open = stays
+        if not stays:
+            # Not along with what came last.
+            asyncio.get_running_loop().call_later(0.01, self.close)
 
     def close(self) -> None:
         self.is_open = False
+        self.on_close()
 
 
-@pytest.mark.parametrize("given", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("given", "stays", "stall"), [(0, False, 1e6), (1, False, 1e6), (1, True, 0.01), (2, True, 1e6)]
+)
 async def test_much_that_a_short_job_has_written_is_followed_not_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int, stays: bool, stall: float
 ) -> None:
-    """`given` of two pieces come that way; what is missing then is asked for after all."""
+    """`given` of two pieces come that way, if any; what is missing then is asked for after all.
+
+    At once when the channel is closed, else after `stall` seconds without anything.
+    """
     stage = Stage(tmp_path, monkeypatch)
     pieces = [b"a" * (tap_module.MUCH // 2), b"b" * (tap_module.MUCH // 2 + 1)]
     async with _kept(stage):
@@ -112,9 +121,9 @@ async def test_much_that_a_short_job_has_written_is_followed_not_asked_for(
         stage.link.perform(Send(attempt()))
         session.output = b"".join(pieces)
         if given:
-            session.answers["follow"] = lambda sink: FakeFollow(sink, pieces[:given], stays=given == 2)
+            session.answers["follow"] = lambda sink: FakeFollow(sink, pieces[:given], stays=stays)
         session.answers["read"] = lambda offset: None
-        monkeypatch.setattr(tap_module, "STALL", 0.01)
+        monkeypatch.setattr(tap_module, "STALL", stall)
         session.exit(0, len(session.output), None)
         await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
         assert stage.logs.path(attempt()).read_bytes() == session.output
