@@ -174,6 +174,8 @@ async def test_nothing_is_cleared_while_a_kill_has_the_channel_for_questions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link_module, "CLEAR_AFTER", 0.001)
+    # Else the job that runs would keep it from being cleared, too.
+    monkeypatch.setattr(link_module, "CLEAR_LATEST", 0.001)
     stage = Stage(tmp_path, monkeypatch)
     async with _kept(stage):
         session = await stage.session()
