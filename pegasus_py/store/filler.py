@@ -9,7 +9,9 @@ import re
 
 from pegasus_py.store.poprecord import STAMP
 
-_FILLER = re.compile(rb"(?:^|(?<=\A\xef\xbb\xbf))#~(?: [0-9a-f]{%d})? *\r?\n" % STAMP, re.MULTILINE)
+_BOM = b"\xef\xbb\xbf"
+_START = rb"(?:^|(?<=\A\xef\xbb\xbf))"
+_FILLER = re.compile(_START + rb"#~(?:~? [0-9a-f]{%d})? *\r?\n" % STAMP, re.MULTILINE)
 
 LEAST = 3
 """Bytes of the shortest filler."""
@@ -29,15 +31,26 @@ def stamp_line(stamp: str) -> bytes:
 
 
 def has_stamp(data: bytes, stamp: str) -> bool:
-    return re.search(rb"^#~ " + stamp.encode() + rb" *\r?$", data, re.MULTILINE) is not None
+    return re.search(_START + rb"#~ " + stamp.encode() + rb" *\r?$", data, re.MULTILINE) is not None
 
 
 def find_stamp(data: bytes, stamp: str) -> int | None:
     """Where the filler with that stamp begins, be it torn behind the stamp; None if it is not there."""
-    found = re.search(
-        rb"(?:^|(?<=\A\xef\xbb\xbf))#~ " + stamp.encode() + rb"(?![0-9a-f])", data, re.MULTILINE
-    )
+    found = re.search(_START + rb"#~ " + stamp.encode() + rb"(?![0-9a-f])", data, re.MULTILINE)
     return found.start() if found else None
+
+
+def settled_mark(data: bytes, stamp: str) -> tuple[int, bytes]:
+    """Where in `data`, and what, says that recovery has brought the pop and those before it to their end there.
+
+    A power cut makes nothing like it of an entry and the filler in its place.
+    """
+    at = len(_BOM) if data.startswith(_BOM) else 0
+    return at, b"#~~ " + stamp.encode() + b"\n"
+
+
+def is_settled(data: bytes, stamp: str) -> bool:
+    return re.search(_START + rb"#~~ " + stamp.encode() + rb" *\r?$", data, re.MULTILINE) is not None
 
 
 def strip(data: bytes) -> bytes:

@@ -68,7 +68,7 @@ class QueueFile:
         self._dirty: dict[tuple[int, int], int] = {}
         self._new_names = False
         self._is_unnoted = False
-        """All is flushed, but not the note of that."""
+        """What was applied last is not noted as flushed, whether it is or not."""
 
     # --- looking
 
@@ -163,6 +163,7 @@ class QueueFile:
         with self._noting:
             stamp, dirty, self._dirty = self._applied, self._dirty, {}
             is_due = bool(dirty) or self._is_unnoted
+            self._is_unnoted = False
             new_names, self._new_names = self._new_names, False
             self._unflushed = None
         try:
@@ -179,7 +180,8 @@ class QueueFile:
                 os.close(fd)
         if stamp and is_due:
             self._mark.durable(stamp, flush=note)
-            self._is_unnoted = not note
+            if not note:
+                self._is_unnoted = True
 
     def recover(self, blobs: Sequence[bytes], timeout: float = 10) -> None:
         """Complete the last pops that the ledger knows, if a crash left them undone. Idempotent. Takes the lock.
@@ -291,6 +293,8 @@ class QueueFile:
         self._unfinished = None
         with self._noting:
             self._applied, self._applied_at = record.stamp, time.monotonic()
+            # A flush that began a moment ago may have taken all of it, but it notes the one before.
+            self._is_unnoted = True
         self._mark.applied(record.stamp)
 
     def _forget(self) -> None:

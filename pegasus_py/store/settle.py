@@ -22,7 +22,12 @@ def splices(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice]:
     """What is left to do to `data`, the whole queue file, in the order of offsets; nothing if all pops are complete.
 
     One pop of any kind, or a series as `poprecord.Unflushed` allows it.
+
+    Doing it twice is as good as once, also where tasks are looked for by what they are: then a mark says that it was
+    done, and the length of the file changes, so that all of it is one change.
     """
+    if filler.is_settled(data, pops[-1].stamp):
+        return []
     if len(pops) > 1 or pops[0].has_one_stamp:
         return _of_series(data, pops, name)
     return _of_one(data, pops[0], name)
@@ -44,7 +49,7 @@ def _of_one(data: bytes, pop: PopRecord, name: str) -> list[Splice]:
             return left
     if filler.has_stamp(data, pop.stamp) or (not pop.rewrite and _was_one_of_equals(data, pop)):
         return []
-    return _by_meaning(data, list(pop.tasks), name)
+    return _marked(data, _by_meaning(data, list(pop.tasks), name), pop)
 
 
 def _was_one_of_equals(data: bytes, pop: PopRecord) -> bool:
@@ -96,7 +101,7 @@ def _of_series(data: bytes, pops: Sequence[PopRecord], name: str) -> list[Splice
     for offset, size, text in todo:
         patched[offset : offset + size] = text
     left = [splice for splice in todo if not data.startswith(splice[2], splice[0])]
-    return sorted([*left, *_by_meaning(bytes(patched), wanted, name)])
+    return sorted([*left, *_marked(data, _by_meaning(bytes(patched), wanted, name), pops[-1])])
 
 
 def _is_before(data: bytes, edit: Edit, shift: int) -> bool:
@@ -139,6 +144,14 @@ def _is_mixture(now: bytes, edit: Edit) -> bool:
     return len(now) == edit.size and (
         now in (old, edit.new) or all(n in (a, b) for n, a, b in zip(now, old, edit.new, strict=True))
     )
+
+
+def _marked(data: bytes, taken: list[Splice], last: PopRecord) -> list[Splice]:
+    """With the mark; else the next recovery, should this one be cut off, would take other tasks that are equal."""
+    if not taken:
+        return []
+    at, mark = filler.settled_mark(data, last.stamp)
+    return [(at, 0, mark), *taken]
 
 
 def _by_meaning(data: bytes, wanted: list[str], name: str) -> list[Splice]:

@@ -15,7 +15,7 @@ from pegasus_py.store import disk
 from pegasus_py.store.queuefile import QueueFile
 
 CALLS = ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "rename", "unlink")
-FILLER = re.compile(rb"(?:^|(?<=\A\xef\xbb\xbf))#~(?: [0-9a-f]{8})? *\r?\n", re.MULTILINE)
+FILLER = re.compile(rb"(?:^|(?<=\A\xef\xbb\xbf))#~(?:~? [0-9a-f]{8})? *\r?\n", re.MULTILINE)
 
 
 class Killed(BaseException):

@@ -686,3 +686,121 @@ def test_after_a_power_cut_and_an_edit(
     engine.path.write_bytes(edit(disk(versions)))
     engine.restart()
     assert [t.command for t in tasks_in(engine.path)] == [t.command for t in expected]
+
+
+class _Gone(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("text", "pops", "edited", "left"),
+    [
+        pytest.param(
+            b"- train\n- other\n- train\n",
+            1,
+            b"# tidied up\n- new first\n- train\n- and more\n- train\n",
+            ["new first", "and more", "train"],
+            id="short",
+        ),
+        pytest.param(
+            b"- python train.py --seed 1\n- other\n- python train.py --seed 1\n",
+            1,
+            b"# tidied up\n- new\n- python train.py --seed 1\n- more\n- python train.py --seed 1\n",
+            ["new", "more", "python train.py --seed 1"],
+            id="with a stamp",
+        ),
+        pytest.param(
+            b"- python train.py --seed 1\n- python other.py --seed 1\n- end\n",
+            2,
+            b"# up\n- new\n- python train.py --seed 1\n- python other.py --seed 1\n- x\n"
+            b"- python train.py --seed 1\n- python other.py --seed 1\n",
+            ["new", "x", "python train.py --seed 1", "python other.py --seed 1"],
+            id="two",
+        ),
+        pytest.param(
+            b"[train, other, train]\n",
+            1,
+            b"# up\n[new, train, more, train]\n",
+            ["new", "more", "train"],
+            id="in brackets",
+        ),
+        pytest.param(
+            b"- command: [train, test]\n  n: 1\n- command: [train, test]\n  n: 1\n",
+            1,
+            b"# up\n- new\n- command: [train, test]\n  n: 1\n- x\n- command: [train, test]\n  n: 1\n",
+            ["new", "test", "x", "train", "test"],
+            id="of a sweep",
+        ),
+    ],
+)
+def test_a_recovery_that_is_killed_takes_nothing_twice(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    bom: bytes,
+    text: bytes,
+    pops: int,
+    edited: bytes,
+    left: list[str],
+) -> None:
+    """The ledger has a pop that never reached the file, the user edits, and there are equal tasks.
+
+    Then recovery is killed when it has changed the file and not yet noted that.
+    """
+    engine.path.write_bytes(bom + text)
+    with engine.queue.hold() as taking:
+        records = []
+        for number in range(pops):
+            task = taking.peek()
+            assert task is not None
+            taking.take()
+            records.append(consumed_record(task, f"job {number}"))
+        engine.blobs.append(taking.pop_record(records))
+        engine.records += records
+    engine.path.write_bytes(bom + edited)
+
+    def killed(*_: object) -> None:
+        raise _Gone
+
+    engine.queue.close()
+    engine.queue = QueueFile(engine.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(QueueFile, "_done", killed)
+        with pytest.raises(_Gone):
+            engine.queue.recover(engine.blobs)
+    assert [task.command for task in tasks_in(engine.path)] == left
+    engine.restart()
+    assert [task.command for task in tasks_in(engine.path)] == left
+    engine.check_consumed()
+    # The mark of it goes with the rest of the filler.
+    engine.queue.compact()
+    assert b"#~" not in engine.path.read_bytes()
+
+
+def test_a_flush_that_comes_in_the_middle_of_a_pop_does_not_hide_that_it_is_to_be_noted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It flushes the pop, but notes the one before. After a power cut an equal task would be taken for the pop's."""
+    monkeypatch.setattr(poprecord, "_boot_id", lambda: "before")
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1.0)
+    engine.queue.close()
+    engine.queue = QueueFile(engine.path)
+    engine.path.write_text("- python work.py\n" * 3)
+    engine.pop()
+    done = QueueFile._done
+
+    def interrupted(self: QueueFile, record: poprecord.PopRecord) -> None:
+        flush = threading.Thread(target=self.sync)
+        flush.start()
+        flush.join()
+        done(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QueueFile, "_done", interrupted)
+        engine.pop()
+    assert engine.queue.is_flush_due
+    engine.queue.sync()
+    assert engine.queue.compact()
+    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
+    engine.restart()
+    assert engine.path.read_text() == "- python work.py\n"
