@@ -23,7 +23,7 @@ from pegasus_py.core.events import (
 from pegasus_py.core.model import JobState
 from pegasus_py.show import words
 from pegasus_py.show.lines import Lines
-from pegasus_py.show.outlet import Data, Outlet
+from pegasus_py.show.outlet import Data, Outlet, Part
 from pegasus_py.show.terminal import RESET, cells, clean, clean_text, fit, plain, wrap, wrap_words
 
 OUT, ERR = 0, 1
@@ -72,7 +72,7 @@ class Console:
         self._measure = measure
         self._quiet = quiet
         self._live = live
-        self._parts: list[tuple[int, Data]] = []
+        self._parts: list[Part] = []
         self._size = 0
         self._lines: dict[tuple[int, int], tuple[str, Lines]] = {}
         self._prefixes: dict[tuple[int, str], bytes] = {}
@@ -200,11 +200,9 @@ class Console:
         room = self._room(OUT, name)
         if room is not None:
             block = _wrapped(block, room)
-        # The last newline gets a prefix too much, and the first line none: that comes as a part of its own, which
+        # The last newline gets a prefix too much, and the first line none: that comes as a piece of its own, which
         # spares a copy of what may be megabytes.
-        lines = memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)]
-        self._put(OUT, prefix)
-        self._put(OUT, lines)
+        self._put(OUT, prefix, memoryview(block.replace(b"\n", b"\n" + prefix))[: -len(prefix)])
 
     def _say(self, text: str, name: str = "", colour: int | None = None, *, cut: bool = False) -> None:
         """Put one line on stderr; where it would take two on a terminal, `cut` it or begin each with the name."""
@@ -216,12 +214,12 @@ class Console:
             shown = f"\x1b[{colour}m{piece}{RESET}" if colour and self._colour[ERR] else piece
             self._put(ERR, prefix + shown.encode() + b"\n")
 
-    def _put(self, stream: int, data: Data) -> None:
+    def _put(self, stream: int, *pieces: Data) -> None:
         if self._drawn:
-            self._parts.append((OUT, _ERASE))
+            self._parts.append((OUT, (_ERASE,)))
             self._drawn = b""
-        self._parts.append((stream, data))
-        self._size += len(data)
+        self._parts.append((stream, pieces))
+        self._size += sum(map(len, pieces))
         if self._size > FULL:
             self.flush()
 
@@ -233,7 +231,7 @@ class Console:
             # One column stays free: a full line would leave the cursor on the next.
             line = self._prefix(OUT, bar[0]) + fit(clean_text(last).expandtabs(), room - 1).encode()
         if line != self._drawn:
-            self._parts.append((OUT, (_ERASE if self._drawn else b"") + line))
+            self._parts.append((OUT, ((_ERASE if self._drawn else b"") + line,)))
             self._drawn = line
 
     def _room(self, stream: int, name: str) -> int | None:

@@ -25,6 +25,8 @@ AT_ONCE = 1024 * 1024
 """Bytes that are taken for writing together, about, and that go into a file at once."""
 
 Data = bytes | memoryview
+Part = tuple[int, tuple[Data, ...]]
+"""A stream (0: out, 1: err), and pieces for it that are written one after the other, or left out together."""
 
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO, errno.ECONNRESET)
 """Nobody reads any more: no reason for a message."""
@@ -40,7 +42,7 @@ class Outlet:
     def __init__(self, out: BinaryIO | None, err: BinaryIO | None, *, thread: bool) -> None:
         self._streams = [out, err]
         self._pieces = (_piece(out), _piece(err))
-        self._parts: deque[tuple[int, Data]] = deque()
+        self._parts: deque[Part] = deque()
         self._change = threading.Condition()
         self._closing = False
         self._dropped = 0
@@ -56,16 +58,17 @@ class Outlet:
         """Whether `stream` (0: out, 1: err) still takes something."""
         return self._streams[stream] is not None
 
-    def send(self, parts: Iterable[tuple[int, Data]]) -> None:
-        """Write each part to its stream (0: out, 1: err); neighbours for the same stream go in one write."""
+    def send(self, parts: Iterable[Part]) -> None:
+        """Write each part to its stream; small neighbours for the same stream go in one write."""
         ready = _joined(parts)
         if self._thread is None:
-            for stream, data in ready:
-                self._write(stream, data)
+            for stream, pieces in ready:
+                for data in pieces:
+                    self._write(stream, data)
             return
         with self._change:
-            for stream, data in ready:
-                self._enqueue(stream, data)
+            for stream, pieces in ready:
+                self._enqueue(stream, pieces)
             self._change.notify_all()
 
     def close(self, timeout: float | None = None) -> None:
@@ -77,16 +80,18 @@ class Outlet:
             self._change.notify_all()
         self._thread.join(timeout)
 
-    def _enqueue(self, stream: int, data: Data) -> None:
-        if self.backlog + len(data) > MOST:
-            self._dropped += len(data)
+    def _enqueue(self, stream: int, pieces: tuple[Data, ...]) -> None:
+        size = _size(pieces)
+        if self.backlog + size > MOST:
+            self._dropped += size
             return
         if self._dropped:
-            self._parts.append((1, _left_out(self._dropped)))
-            self.backlog += len(self._parts[-1][1])
+            told = _left_out(self._dropped)
+            self._parts.append((1, (told,)))
+            self.backlog += len(told)
             self._dropped = 0
-        self._parts.append((stream, data))
-        self.backlog += len(data)
+        self._parts.append((stream, pieces))
+        self.backlog += size
 
     def _work(self) -> None:
         while True:
@@ -96,19 +101,20 @@ class Outlet:
                 if not self._parts:
                     break
                 parts = self._some()
-            for stream, data in _joined(parts):
-                self._write(stream, data)
-                with self._change:
-                    self.backlog -= len(data)
+            for stream, pieces in _joined(parts):
+                for data in pieces:
+                    self._write(stream, data)
+                    with self._change:
+                        self.backlog -= len(data)
         if self._dropped:
             self._write(1, _left_out(self._dropped))
 
-    def _some(self) -> list[tuple[int, Data]]:
+    def _some(self) -> list[Part]:
         """The next parts, not all at once: joining them takes their size in memory again."""
         parts, size = [], 0
         while self._parts and size < AT_ONCE:
             parts.append(self._parts.popleft())
-            size += len(parts[-1][1])
+            size += _size(parts[-1][1])
         return parts
 
     def _write(self, stream: int, data: Data) -> None:
@@ -145,18 +151,26 @@ def _piece(stream: BinaryIO | None) -> int:
     return PIECE
 
 
-def _joined(parts: Iterable[tuple[int, Data]]) -> list[tuple[int, Data]]:
+def _joined(parts: Iterable[Part]) -> list[Part]:
     """Neighbours for the same stream as one, but for those so large that copying them costs more than a write."""
     groups: list[tuple[int, list[Data]]] = []
     size = 0
-    for stream, data in parts:
-        if groups and groups[-1][0] == stream and size + len(data) <= PIECE:
-            groups[-1][1].append(data)
-            size += len(data)
+    for stream, pieces in parts:
+        more = _size(pieces)
+        if groups and groups[-1][0] == stream and size + more <= PIECE:
+            groups[-1][1].extend(pieces)
+            size += more
         else:
-            groups.append((stream, [data]))
-            size = len(data)
-    return [(stream, group[0] if len(group) == 1 else b"".join(group)) for stream, group in groups]
+            groups.append((stream, list(pieces)))
+            size = more
+    return [
+        (stream, (b"".join(group),) if len(group) > 1 and _size(group) <= PIECE else tuple(group))
+        for stream, group in groups
+    ]
+
+
+def _size(pieces: Iterable[Data]) -> int:
+    return sum(map(len, pieces))
 
 
 def _left_out(size: int) -> bytes:

@@ -21,6 +21,7 @@ from pegasus_py.core.events import (
     Stopping,
 )
 from pegasus_py.core.model import End, JobState
+from pegasus_py.show import console as console_module
 from pegasus_py.show.console import Console
 from pegasus_py.show.terminal import cells
 from tests.show.samples import Screen, attempt, ended, named, node, output
@@ -43,6 +44,18 @@ def test_a_line_of_one_job_is_never_divided_by_another() -> None:
     screen.console.handle(output(b"line\n", 1))
     screen.console.handle(output(b"half\n", 2, "node-2"))
     assert screen.out.splitlines() == ["[node-2] other", "[node-1] one line", "[node-2] second half"]
+
+
+@pytest.mark.parametrize("size", range(40))
+def test_a_bar_never_comes_between_a_line_and_its_name(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Wherever in it what has been collected is handed on."""
+    monkeypatch.setattr(console_module, "FULL", 60)
+    screen = Screen(width=80, live=True)
+    screen.console.handle(output(b"10%\r20%\r", 2, "node-2"))
+    screen.console.handle(output(b"x" * size + b"\nnext\n", 1))
+    screen.console.handle(output(b"last\n", 1))
+    shown = [line.rpartition("\r\x1b[K")[2] for line in screen.out.split("\n")]
+    assert shown == ["[node-1] " + "x" * size, "[node-1] next", "[node-1] last", "[node-2] 20%"]
 
 
 def test_a_new_attempt_does_not_continue_the_line_of_the_old_one() -> None:

@@ -31,7 +31,7 @@ def test_a_reader_that_sleeps_holds_up_nobody_and_gets_all_later() -> None:
     with writer:
         outlet = Outlet(writer, None, thread=True)
         for _ in range(100):
-            outlet.send([(0, b"x" * 10_000)])
+            outlet.send([(0, (b"x" * 10_000,))])
         assert outlet.backlog > 900_000
         got: list[bytes] = []
         reading = threading.Thread(target=lambda: got.append(read_all(reader)))
@@ -48,7 +48,7 @@ def test_what_is_too_much_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch, 
     with writer, (tmp_path / "err").open("wb", buffering=0) as err:
         outlet = Outlet(writer, err, thread=True)
         for _ in range(10):
-            outlet.send([(0, b"y" * 100_000)])
+            outlet.send([(0, (b"y" * 100_000,))])
             assert outlet.backlog <= 300_000
         reading = threading.Thread(target=lambda: read_all(reader))
         reading.start()
@@ -59,13 +59,32 @@ def test_what_is_too_much_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch, 
     assert told.count("\n") == 1
 
 
+def test_what_belongs_together_is_left_out_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A prefix is small enough for room that its lines do not find."""
+    monkeypatch.setattr(outlet_module, "MOST", 300_000)
+    reader, writer = raw_pipe()
+    got: list[bytes] = []
+    with writer, (tmp_path / "err").open("wb", buffering=0) as err:
+        outlet = Outlet(writer, err, thread=True)
+        for _ in range(10):
+            outlet.send([(0, (b"[node-1] ", b"y" * 99_999 + b"\n"))])
+        reading = threading.Thread(target=lambda: got.append(read_all(reader)))
+        reading.start()
+        outlet.close(30)
+    reading.join(30)
+    lines = b"".join(got).splitlines()
+    assert 0 < len(lines) < 10
+    assert set(lines) == {b"[node-1] " + b"y" * 99_999}
+    assert (tmp_path / "err").read_text().count("bytes of output are not shown") == 1
+
+
 def test_a_closed_pipe_ends_quietly_and_frees_the_backlog(tmp_path: Path) -> None:
     reader, writer = raw_pipe()
     with writer, (tmp_path / "err").open("wb", buffering=0) as err:
         outlet = Outlet(writer, err, thread=True)
         os.close(reader)
         for _ in range(10):
-            outlet.send([(0, b"x" * 100_000), (1, b"status\n")])
+            outlet.send([(0, (b"x" * 100_000,)), (1, (b"status\n",))])
         outlet.close(30)
         assert not outlet.open(0)
         assert outlet.open(1)
@@ -77,7 +96,7 @@ def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb", buffering=0) as full, (tmp_path / "err").open("wb", buffering=0) as err:
         outlet = Outlet(full, err, thread=False)
         for _ in range(3):
-            outlet.send([(0, b"x\n")])
+            outlet.send([(0, (b"x\n",))])
     told = (tmp_path / "err").read_text()
     assert told.count("\n") == 1
     assert "No space left on device" in told
@@ -88,7 +107,7 @@ def test_a_pipe_made_non_blocking_by_someone_else_loses_nothing() -> None:
     with writer:
         os.set_blocking(writer.fileno(), False)
         outlet = Outlet(writer, None, thread=True)
-        outlet.send([(0, b"z" * 1_000_000)])
+        outlet.send([(0, (b"z" * 1_000_000,))])
         got: list[bytes] = []
         reading = threading.Thread(target=lambda: got.append(read_all(reader)))
         reading.start()
