@@ -24,7 +24,7 @@ class NodeDown(Struct, frozen=True):
 
 
 class NodeSetAside(Struct, frozen=True):
-    """A sub-node gets no more jobs in this run: too many attempts in a row failed there at once."""
+    """A sub-node gets no more jobs, for some time or in this run; `reason` says why and which."""
 
     subnode: SubNode
     reason: str

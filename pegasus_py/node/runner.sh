@@ -130,11 +130,16 @@ highest_epoch() {
     set -f
 }
 
+# take BYTES: so many bytes from the channel to stdout, and none of what follows them: busybox's head reads ahead
+take() {
+    dd "iflag=fullblock" "bs=$1" "count=1" 2>/dev/null || head -c "$1"
+}
+
 # take_text LINES BYTES: a counted text from the channel to stdout; without lines it is exactly that many bytes.
 # All of it is taken even if it cannot be written.
 take_text() {
     if [ "$1" -eq 0 ]; then
-        head -c "$2" | { cat || { cat >/dev/null && false; }; }
+        take "$2" | { cat || { cat >/dev/null && false; }; }
         return
     fi
     todo=$1 bad=0 break=
@@ -177,7 +182,8 @@ ours() {
 # carriers NAME: the processes that have the attempt in their environment
 carriers() {
     set +f
-    grep -lFs -e "PEGASUS_ATTEMPT=$1.$queue" /proc/[0-9]*/environ
+    # -z: a line is what ends with a null byte, at which busybox's grep stops otherwise.
+    grep -lzFs -e "PEGASUS_ATTEMPT=$1.$queue" /proc/[0-9]*/environ
     set -f
 }
 
@@ -381,7 +387,7 @@ start() {
 
 # serve BYTES: starter.py, of so many bytes, takes requests from the channel until there is one for us
 serve() {
-    code=$(head -c "$1")
+    code=$(take "$1")
     if [ -z "$python" ] || [ ! -x "$python" ]; then
         return
     fi
@@ -430,8 +436,9 @@ save() {
 clear_names() {
     for file; do
         shift
-        set -- "$@" "$dir/$file.job" "$dir/$file.sh" "$dir/$file.out" "$dir/$file.cancel"
+        set -- "$@" "$dir/$file.sh" "$dir/$file.out" "$dir/$file.cancel" "$dir/$file.job"
     done
+    # The marker goes last: as long as anything is left, the attempt has not been forgotten.
     rm -f -- "$@"
 }
 
@@ -614,12 +621,16 @@ list() {
 
 bye() {
     rm -f -- "$ctl"
-    highest_epoch
     set +f
     set -- "$dir"/ctl.* "$dir"/[0-9]*
-    if [ ! -e "$1" ] && [ ! -e "$2" ] && [ "$highest" -eq "$epoch" ]; then
-        rm -f -- "$dir"/epoch.* "$dir"/since.*
-        rmdir -- "$dir" && [ -n "$our_base" ] && rmdir -- "$base"
+    if [ ! -e "$1" ] && [ ! -e "$2" ]; then
+        set -- "$dir"/epoch.* "$dir"/since.*
+        # A newer run that is there by now is seen, and what it puts there from now on is not among these names.
+        highest_epoch
+        if [ "$highest" -eq "$epoch" ]; then
+            rm -f -- "$@"
+            rmdir -- "$dir" && [ -n "$our_base" ] && rmdir -- "$base"
+        fi
     fi
     printf 'bye\n'
     exit 0

@@ -47,12 +47,22 @@ class Rest:
     def __add__(self, more: bytes) -> Rest | bytes:
         return bytes(self) + more if more else self
 
+    def __radd__(self, before: bytes) -> bytes:
+        return before + bytes(self)
+
+    def __eq__(self, other: object) -> bool:
+        return bytes(self) == (bytes(other) if isinstance(other, Rest) else other)
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
     def __getitem__(self, part: int | slice) -> Rest | bytes | int:
         if isinstance(part, slice) and part.step is None:
             at, end = self._at + (part.start or 0), part.stop
             if at >= self._at:
                 if end is None:
-                    return Rest(self._data, min(at, len(self._data)))
+                    # Nothing left keeps nothing.
+                    return Rest(self._data, at) if at < len(self._data) else b""
                 if end >= 0:
                     return self._data[at : self._at + end]
         return bytes(self)[part]

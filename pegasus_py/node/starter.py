@@ -30,6 +30,9 @@ ENDED_BEFORE = 128 + 15
 """As if TERM had met it before its first command."""
 TRIALS = 8
 """Jobs whose start time the clock must have told as /proc does before it alone is believed."""
+LINUX = "/proc/self/timens_offsets"
+"""Only there where a kernel is Linux itself, and counts the start of a process by that clock (version 5.6)."""
+NEVER = -(10**9)
 LEFT = b"left"
 """Handed back when all has been taken leave of: the script ends, too."""
 
@@ -47,8 +50,8 @@ class Starter:
         self.epoch = int(epoch)
         self.tail = b"%d %b ." % (posix.getpid(), started(posix.getpid()))
         self.count = 0
-        self.agreed = 0
-        """How many start times clock and /proc told alike; far below 0 where they once did not."""
+        self.agreed = 0 if posix.access(LINUX, posix.F_OK) else NEVER
+        """How many start times clock and /proc told alike; far below 0 where they need not, or once did not."""
         self.unsaved: list[tuple[bytes, int]] = []
         self.env = dict(posix.environ)
         self.null = posix.open(b"/dev/null", posix.O_RDONLY)
@@ -136,7 +139,7 @@ class Starter:
             if reason:
                 self.give_up(name, marker, b"the command cannot be written: " + reason)
                 return
-            if deadline != b"-" and time.clock_gettime(time.CLOCK_BOOTTIME) * 100 > int(deadline):
+            if deadline != b"-" and uptime() > int(deadline):
                 self.give_up(name, marker, b"the request to start it came too late")
                 return
             try:
@@ -176,8 +179,8 @@ class Starter:
         if self.agreed >= TRIALS:
             return b"%d" % after
         found = started(pid)
-        # Another kernel may count otherwise, and a wrong time would make a stranger of the job.
-        self.agreed += 1 if found == b"%d" % after else -(10**9)
+        # A wrong time would make a stranger of the job.
+        self.agreed += 1 if found == b"%d" % after else NEVER
         return found
 
     def spawn(self, name: bytes, script: bytes, out: int) -> int:
@@ -327,6 +330,22 @@ def ticks() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000
 
 
+def uptime() -> int:
+    """Now, in hundredths of a second, by the clock that the script tells the controller of and that deadlines are of.
+
+    In some containers (lxcfs) it is the container's own, and not that of `ticks`. Where it cannot be told any more, all
+    comes too late.
+    """
+    try:
+        file = posix.open("/proc/uptime", posix.O_RDONLY)
+        try:
+            return int(posix.read(file, 64).split()[0].replace(b".", b""))
+        finally:
+            posix.close(file)
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize
+
+
 def end_of(file: int) -> int:
     """Its size. Where an appending descriptor stands matters to nobody; fstat makes an object of twenty numbers."""
     return posix.lseek(file, 0, 2)
@@ -396,9 +415,13 @@ def main() -> None:
         starter.env[b"_"] = b"/bin/sh"
     # The jobs' own; what is made here says which mode it wants.
     posix.umask(int(umask, 8))
-    # An interpreter without the call, one that could not learn how a job ended, or could not use the files that it
-    # makes: the script can do all of it.
+    # An interpreter without the call or the clock, one that could not learn how a job ended, or could not use the
+    # files that it makes: the script can do all of it.
     if not hasattr(posix, "posix_spawn") or ignores(CHILD_ENDED) or int(umask, 8) & OWNERS:
+        return
+    try:
+        ticks()
+    except (AttributeError, OSError):
         return
     rename()
     posix.set_inheritable(HANDED_BACK, False)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import os
 import secrets
 import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +35,15 @@ WAYS = [*SHELLS, *([WITH_STARTER] if PYTHON.exists() and "bash" in SHELLS else [
 PROGRAMS = {"bash": "/bin/sh", WITH_STARTER: "/bin/sh", "dash": "dash", "busybox": "busybox sh"}
 
 
+@functools.cache
+def busybox_tools() -> str:
+    """A directory with all tools of busybox, as some nodes have no others."""
+    directory = tempfile.mkdtemp(prefix="pegasus-busybox-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    subprocess.run(["busybox", "--install", "-s", directory], check=True)
+    return directory
+
+
 def surroundings(way: str, env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment in which a login has that way."""
     found = {**os.environ, **(env or {})}
@@ -38,6 +51,9 @@ def surroundings(way: str, env: Mapping[str, str] | None = None) -> dict[str, st
         found["PEGASUS_PYTHON"] = ""
     if way in ("dash", "busybox"):
         found["PEGASUS_PLAIN_SH"] = "1"
+    if way == "busybox":
+        usual = os.environ["PATH"]
+        found["PATH"] = found["PATH"].replace(usual, f"{busybox_tools()}:{usual}")
     return found
 
 

@@ -31,6 +31,10 @@ def test_a_rest_answers_as_bytes_would(
     for start, end in parts:
         assert (len(rest), bool(rest), bytes(rest)) == (len(expected), bool(expected), expected)
         assert bytes(rest + more) == expected + more
+        assert more + rest == more + expected
+        assert (rest == more) is (expected == more)
+        assert rest == expected
+        assert hash(rest) == hash(expected)
         assert rest[start:end:2] == expected[start:end:2]
         assert rest.find(more) == expected.find(more)
         if expected:
@@ -39,6 +43,7 @@ def test_a_rest_answers_as_bytes_would(
         assert bytes(part) == wanted
         if isinstance(part, Rest):
             rest, expected = part, wanted
+            assert expected, "an empty one would keep all that was read"
 
 
 @pytest.mark.parametrize("options", [{}, {"RekeyLimit": "1M"}, {"Ciphers": "aes128-ctr"}])

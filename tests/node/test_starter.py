@@ -17,7 +17,19 @@ from pegasus_py.node import starter as starter_module
 from pegasus_py.node.channel import Question
 from pegasus_py.node.protocol import serve_request
 from pegasus_py.node.starter import Starter, started
-from tests.node.nodes import PYTHON, QUEUE, WITH_STARTER, Place, attempt, attempt_id, carries, gone, until
+from tests.node.nodes import (
+    PYTHON,
+    QUEUE,
+    SHELLS,
+    WITH_STARTER,
+    Place,
+    attempt,
+    attempt_id,
+    busybox_tools,
+    carries,
+    gone,
+    until,
+)
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=f"needs {PYTHON}")
 
@@ -202,11 +214,14 @@ def test_where_the_ends_of_children_are_ignored_the_script_does_it(served: Place
     asyncio.run(main())
 
 
-def test_an_interpreter_without_the_call(served: Place, tmp_path: Path) -> None:
-    """As before 3.8."""
+@pytest.mark.parametrize(
+    "lack", ["del posix.posix_spawn", "del time.CLOCK_BOOTTIME", "time.CLOCK_BOOTTIME = 999"]
+)
+def test_an_interpreter_without_what_is_needed(served: Place, tmp_path: Path, lack: str) -> None:
+    """As before 3.8, or built for a system before that clock, or run on one."""
     old = tmp_path / "python"
     old.write_text(
-        f"#!{PYTHON}\nimport posix, sys\ndel posix.posix_spawn\n"
+        f"#!{PYTHON}\nimport posix, sys, time\n{lack}\n"
         "code = sys.argv[2]\nsys.argv[:] = ['-c', *sys.argv[3:]]\nexec(code)\n"
     )
     old.chmod(0o755)
@@ -408,6 +423,47 @@ def test_what_is_cut_off_while_it_is_read_comes_as_zeros(
     assert capfdbinary.readouterr().out == expected
 
 
+@pytest.mark.skipif("busybox" not in SHELLS, reason="needs busybox")
+def test_its_text_and_what_follows_are_told_apart_by_busybox(served: Place) -> None:
+    """The first start comes in one write with the text. The head of busybox would take a part of it, too."""
+    usual = os.environ["PATH"]
+    served.env = {"PATH": f"{busybox_tools()}:{usual}"}
+
+    async def main() -> None:
+        async with served.node() as node:
+            assert (await node.run(1, "echo here"))[4] == b"here\n"
+            assert node.starters(1)
+            long = "# " + "x" * 200_000 + "\necho there"
+            # A request for the script, so that the next text is taken by it.
+            await node.session.ask([attempt_id(1)])
+            assert (await node.run(2, long))[4] == b"there\n"
+
+    asyncio.run(main())
+
+
+def test_a_deadline_is_of_the_clock_that_the_script_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container that may be the container's own: here it started 100 s ago, the machine long before."""
+    said: list[bytes] = []
+    monkeypatch.setattr(starter_module, "say", said.append)
+    monkeypatch.setattr(starter_module, "uptime", lambda: 10_000)
+    (tmp_path / "ctl").touch()
+    starter = Starter(bytes(tmp_path) + b"/", bytes(tmp_path / "ctl"), b"q" * 16, b"boot", b"m", b"1 1", b"1")
+    starter.start(b"1.1", b"exit 3", b"10000", [])
+    starter.start(b"2.1", b"exit 3", b"9999", [])
+    os.close(starter.null)
+    assert said == [b"exit 1.1 3 0 0\n", b"refused 2.1 the request to start it came too late\n"]
+
+
+def test_the_scripts_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = round(float(Path("/proc/uptime").read_text().split()[0]) * 100)
+    assert own <= starter_module.uptime() < own + 6000
+    opened = os.open
+    monkeypatch.setattr("posix.open", lambda path, flags: opened(tmp_path / "none", flags))
+    assert starter_module.uptime() > 10**12, "refused, if it cannot be told"
+
+
 def test_every_job_has_its_own_start_time(served: Place) -> None:
     """Whether it was asked for or told by the clock: who looks for the job later compares it with /proc's."""
 
@@ -429,6 +485,7 @@ def test_where_proc_counts_otherwise_it_is_always_asked(
 ) -> None:
     starter = Starter(b"spool/", b"ctl", b"q" * 16, b"boot", b"here", b"1 1", b"1")
     os.close(starter.null)
+    starter.agreed = 0
     for job in range(3 * starter_module.TRIALS):
         found = b"501" if job >= off_from else b"500"
         monkeypatch.setattr(starter_module, "started", lambda pid, found=found: found)
@@ -436,19 +493,22 @@ def test_where_proc_counts_otherwise_it_is_always_asked(
         assert starter.start_of(7, 499, 500) == found
 
 
-def test_the_clock_is_believed_after_it_has_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_the_clock_is_believed_after_it_has_agreed(monkeypatch: pytest.MonkeyPatch, is_linux: bool) -> None:
+    """And never on a kernel that only looks like Linux."""
     asked: list[int] = []
 
     def started(pid: int) -> bytes:
         asked.append(pid)
         return b"500"
 
+    monkeypatch.setattr(starter_module, "LINUX", "/proc/self" if is_linux else "/proc/self/none")
     starter = Starter(b"spool/", b"ctl", b"q" * 16, b"boot", b"here", b"1 1", b"1")
     os.close(starter.null)
     monkeypatch.setattr(starter_module, "started", started)
     for job in range(2 * starter_module.TRIALS):
         assert starter.start_of(job, 500, 500) == b"500"
-    assert asked == list(range(starter_module.TRIALS))
+    assert asked == list(range((1 if is_linux else 2) * starter_module.TRIALS))
     # A tick went by, and nobody knows when in it the job was made.
     starter.start_of(77, 499, 500)
     assert asked[-1] == 77
