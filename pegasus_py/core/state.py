@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import Enum, StrEnum
 
 from msgspec import Struct, field
@@ -226,11 +226,13 @@ class State(Struct):
         heapq.heapify(self.timers)
         self.timer_limit = 2 * len(self.timers) + 1000
 
-    def due(self, now: float) -> Iterator[tuple[Timer, str]]:
-        """Take the timers that are due, in order."""
+    def due(self, now: float) -> list[tuple[Timer, str]]:
+        """Take the timers that are due, in order. What is set from now on waits for the next `Tick`."""
+        found = []
         while self.timers and self.timers[0][0] <= now:
             _, _, timer, key = heapq.heappop(self.timers)
-            yield timer, key
+            found.append((timer, key))
+        return found
 
     @property
     def next_wake(self) -> float | None:

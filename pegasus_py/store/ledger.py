@@ -233,10 +233,11 @@ class Ledger(LedgerReads):
 
     def _write_ends(self, batch: Batch, now: float) -> None:
         if batch.ended:
-            # An attempt ends once: what is said of it later changes neither it nor its job.
+            # An attempt ends once: what is said of it later changes neither it nor its job. And where the job has a
+            # further attempt by now, its state is that one's.
             self._db.executemany(
-                "UPDATE job SET state = ?, due = ? WHERE id = ? AND EXISTS ("
-                "SELECT 1 FROM attempt WHERE attempt.job = job.id AND number = ? AND attempt.state IS NULL)",
+                "UPDATE job SET state = ?1, due = ?2 WHERE id = ?3 AND attempts = ?4 AND EXISTS ("
+                "SELECT 1 FROM attempt WHERE attempt.job = job.id AND number = ?4 AND attempt.state IS NULL)",
                 [(e.next_state.value, e.due, e.attempt.job.id, e.attempt.number) for e in batch.ended],
             )
             self._db.executemany(

@@ -103,6 +103,8 @@ class Disk:
             raise Full
         if batch.pop:
             self.pop = batch.pop
+        both = {ended[0].job.id for ended in batch.ended} & {attempt.job.id for attempt in batch.started}
+        assert not both, f"jobs {both} end and begin in one commit, which does not say in which order"
         for attempt, end, next_state, delay in batch.ended:
             self._end(attempt, end, next_state, now + (delay or 0.0))
         for job in batch.jobs:

@@ -442,3 +442,15 @@ def test_what_a_start_asks_does_not_look_at_every_job(path: Path, read: str) -> 
         plan = [row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
         whole = [step for step in plan if step in ("SCAN job", "SCAN attempt", "SCAN spec")]
         assert not whole, plan
+
+
+def test_the_end_of_an_attempt_says_nothing_of_a_job_that_has_the_next_one(path: Path) -> None:
+    """Not even in the same commit."""
+    with Ledger.open(path) as ledger:
+        ledger.begin_run("queue")
+        (first,) = start(ledger, 1)
+        second = attempt(first.job, ledger, 2)
+        ledger.commit(Batch(started=[second], ended=[ended(first, S.LOST, S.QUEUED)]))
+        assert ledger.counts() == {S.STARTING: 1}
+        assert ledger.waiting_jobs() == []
+        assert ledger.open_attempts() == [second]
