@@ -15,10 +15,13 @@ def cancel(
     queue_file: QueueFile = DEFAULT_QUEUE,
 ) -> None:
     """End jobs: their cancel command, TERM to all their processes, a grace period, KILL."""
-    from pegasus_py.errors import UsageError
+    from pegasus_py.errors import ExitCode, UsageError
     from pegasus_py.run.requests import ask_cancel
 
     if bool(jobs) == everything:
         raise UsageError("name jobs to cancel, or give --all; `pegasus status` lists them")
-    for line in ask_cancel(queue_file, None if everything else jobs):
+    lines, is_done = ask_cancel(queue_file, None if everything else jobs)
+    for line in lines:
         print(line)
+    if not is_done:
+        raise typer.Exit(int(ExitCode.JOBS_FAILED))

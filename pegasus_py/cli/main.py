@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from pegasus_py.cli import interruptible
 from pegasus_py.errors import ExitCode, PegasusError
 
 
@@ -16,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = int(ExitCode.OK)
     try:
+        interruptible()
+        _fill_standard_streams()
         code = _dispatch(words)
         sys.stdout.flush()
     except PegasusError as error:
@@ -34,6 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is not None:
         sys.exit(code)
     _leave(code)
+
+
+def _fill_standard_streams() -> None:
+    """A standard stream that is closed (`>&-`) becomes /dev/null, before a file of ours is given its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one. Its use is to stay open.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _leave(code: int) -> NoReturn:

@@ -14,6 +14,16 @@ MOST = 2_000
 """Entries that are looked at for names; the rest is seen when it is reached."""
 
 
+def check_templates(queue: QueueFile) -> None:
+    """Raise BadInput for text that does not parse, templates included."""
+    queue.check()
+    for number, entry in enumerate(queue.entries()):
+        if number >= MOST:
+            return
+        for text in _templates(entry):
+            undefined_names(text, place=entry.place)
+
+
 def check_queue(queue: QueueFile, subnodes: Sequence[SubNode]) -> None:
     """Raise BadInput for text that does not parse, and for names in templates that no host defines."""
     queue.check()
@@ -27,11 +37,14 @@ def check_queue(queue: QueueFile, subnodes: Sequence[SubNode]) -> None:
 
 def _check_names(entry: Entry, subnode: SubNode) -> None:
     known = {name for name, _ in merge_params(subnode, entry.first())}
-    cancel = [entry.options.cancel] if entry.options.cancel else []
-    for text in (*entry.commands, *cancel):
+    for text in _templates(entry):
         missing = sorted(undefined_names(text, place=entry.place) - known)
         if missing:
             raise BadInput(
                 entry.place,
                 f"{missing[0]!r} is not defined on {subnode.name}; known there: {', '.join(sorted(known))}",
             )
+
+
+def _templates(entry: Entry) -> list[str]:
+    return [*entry.commands, *([entry.options.cancel] if entry.options.cancel else [])]

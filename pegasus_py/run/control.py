@@ -61,9 +61,8 @@ class Control:
             await asyncio.gather(self._looker, return_exceptions=True)
         self._look()
         for cancel in self._cancels:
-            self._reply(
-                cancel.request, {"lines": [*cancel.lines, "the controller ended before the rest did"]}
-            )
+            lines = [*cancel.lines, "the controller ended before the rest did"]
+            self._reply(cancel.request, {"lines": lines, "done": False})
         for request in self._stops:
             self._reply(request, {"running": len(self._engine.state.seat_of)})
 
@@ -118,6 +117,7 @@ class Control:
         wanted = present if jobs is None else set(jobs)
         cancel = _Cancel(request, wanted & present)
         cancel.lines += [f"job {job} neither runs nor waits" for job in sorted(wanted - present)]
+        cancel.is_done = wanted <= present
         self._cancels.append(cancel)
         self._engine.fact(CancelAsked(frozenset(wanted & present)), lambda: self._settle(cancel))
 
@@ -127,12 +127,15 @@ class Control:
             if job in cancel.jobs:
                 cancel.jobs.discard(job)
                 cancel.lines.append(_line(job, event))
+                if event is not None and event.end.survivors:
+                    cancel.is_done = False
                 self._settle(cancel)
 
     def _settle(self, cancel: _Cancel) -> None:
         if not cancel.jobs and cancel in self._cancels:
             self._cancels.remove(cancel)
-            self._reply(cancel.request, {"lines": cancel.lines or ["nothing to cancel"]})
+            lines = cancel.lines or ["nothing to cancel"]
+            self._reply(cancel.request, {"lines": lines, "done": cancel.is_done})
 
     def _reply(self, request: Request, answer: dict[str, Any]) -> None:
         self._server.reply(request.id, answer)
@@ -169,6 +172,8 @@ class _Cancel:
         self.request = request
         self.jobs = jobs
         self.lines: list[str] = []
+        self.is_done = True
+        """Each job that was named was there, and nothing of it is left."""
 
 
 def _line(job: int, event: Ended | None) -> str:

@@ -498,8 +498,9 @@ class Engine:
         await asyncio.get_running_loop().run_in_executor(self._flusher, self._stores.logs.sync, attempts)
 
     def _announce_cancel(self, fact: CancelAsked) -> None:
-        which = "all jobs" if fact.jobs is None else "job " + ", ".join(map(str, sorted(fact.jobs)))
-        self._tell(Note(f"cancelling {which}"))
+        if fact.jobs:
+            jobs = ", ".join(map(str, sorted(fact.jobs)))
+            self._tell(Note(f"cancelling job{'s' if len(fact.jobs) > 1 else ''} {jobs}"))
 
     # --- the queue file and its troubles -------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pegasus_py.errors import BadInput, ExitCode, UsageError
+from pegasus_py.run.check import check_templates
 from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
 
@@ -21,7 +22,7 @@ _ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 def edit_locked(queue_file: Path, editor: str | None) -> ExitCode:
-    """Open the queue in an editor. Returns BAD_INPUT when the user leaves it in a state that does not parse.
+    """Open the queue in an editor. BAD_INPUT when it is left so that it does not parse, else 1 if the editor failed.
 
     The editor works on the queue file itself, so what the user has saved is kept whatever happens to us.
     """
@@ -76,8 +77,8 @@ def _edit_until_good(queue: QueueFile, path: Path, command: list[str]) -> ExitCo
             )
         try:
             if path.exists():
-                queue.check()
-            return ExitCode.OK
+                check_templates(queue)
+            return ExitCode.JOBS_FAILED if status else ExitCode.OK
         except BadInput as error:
             print(f"pegasus: {error}", file=sys.stderr)
             if not _again():

@@ -5,6 +5,7 @@ Imports little: `pegasus stop` is to start as fast as Python allows.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,16 +47,22 @@ def _still_there(state: Path, holder: Holder) -> bool:
         return False
 
 
-def ask_cancel(queue_file: Path, jobs: Sequence[int] | None) -> list[str]:
-    """End jobs (None: all); return one line for each when they have ended. Raises NoController."""
+def ask_cancel(queue_file: Path, jobs: Sequence[int] | None) -> tuple[list[str], bool]:
+    """End jobs (None: all); one line for each when they have ended, and whether all were there and are gone.
+
+    Raises NoController.
+    """
     wanted = None if jobs is None else list(jobs)
     reply = _ask(RunDir(queue_file).path, "cancel", {"jobs": wanted}, CANCEL_WITHIN)
-    return [str(line) for line in reply["lines"]]
+    return [str(line) for line in reply["lines"]], bool(reply["done"])
 
 
 def _ask(state: Path, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def say(holder: Holder) -> None:
+        print(f"pegasus: waiting for the controller ({holder})", file=sys.stderr)
+
     try:
-        reply = request(state, verb, arguments, timeout)
+        reply = request(state, verb, arguments, timeout, say)
     except FileNotFoundError:
         raise NoController(f"{state}: no controller runs here") from None
     if "error" in reply:

@@ -12,7 +12,7 @@ from typing import Any
 from pegasus_py.core.model import JobState
 from pegasus_py.errors import NoController, PegasusError, StorageError, UsageError
 from pegasus_py.show.table import table
-from pegasus_py.show.terminal import clean
+from pegasus_py.show.terminal import clean, plain
 from pegasus_py.show.words import counted, first_line, seconds
 from pegasus_py.store.control import living_holder
 from pegasus_py.store.ledger import Ledger
@@ -21,6 +21,8 @@ from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.rundir import RunDir
 
 FOLLOW_EVERY = 0.1
+ASK_EVERY = 1.0
+"""Seconds between looks whether there is still a controller that takes the output in."""
 BLOCK = 1 << 20
 
 
@@ -63,6 +65,14 @@ def _controller(run_dir: RunDir) -> str | None:
         return None
 
 
+def _absence(run_dir: RunDir) -> NoController | None:
+    try:
+        living_holder(run_dir.path)
+    except NoController as error:
+        return error
+    return None
+
+
 def _jobs(run_dir: RunDir, limit: int) -> tuple[dict[JobState, int], list[JobRow]]:
     if not run_dir.ledger.exists():
         return {}, []
@@ -102,7 +112,7 @@ def _cells(row: JobRow) -> list[str]:
         row.job.subnode,
         length,
         status,
-        first_line(row.job.command),
+        (f"{plain(name)}: " if (name := row.job.task.options.name) else "") + first_line(row.job.command),
     ]
 
 
@@ -125,7 +135,10 @@ def _as_dict(row: JobRow) -> dict[str, Any]:
 
 
 def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -> None:
-    """Write an attempt's output to stdout. UsageError when there is no such job or attempt."""
+    """Write an attempt's output to stdout. UsageError when there is no such job or attempt.
+
+    NoController when there is nobody (any more) who would take in what is to be followed.
+    """
     run_dir = RunDir(queue_file)
     if not run_dir.ledger.exists():
         raise UsageError(f"{queue_file}: no job has run yet")
@@ -137,11 +150,19 @@ def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -
             raise UsageError(f"{queue_file}: {known}; `pegasus status` lists jobs")
         path = run_dir.logs / f"{job}.{number}.log"
         done = 0
+        asked = 0.0
+        alone: NoController | None = None
         while True:
             ended = ledger.attempts(job)[number - 1].end is not None
             done = _copy(path, done)
             if ended or not follow:
                 return
+            if alone is not None:
+                raise NoController(f"job {job} has not ended as far as is known, but {alone}")
+            if time.monotonic() > asked + ASK_EVERY:
+                asked = time.monotonic()
+                # What it has written until now is looked for once more.
+                alone = _absence(run_dir)
             time.sleep(FOLLOW_EVERY)
 
 

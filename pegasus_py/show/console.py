@@ -188,7 +188,7 @@ class Console:
             return
         self._down[name] = reason
         what = "connection lost" if event.was_up else "cannot be reached"
-        after = "" if event.retry_in is None else "; trying again"
+        after = "; not tried again in this run" if final else "; trying again"
         self._say(f"{what}: {reason}{after}", name, _RED if final else _YELLOW)
 
     def _print(self, name: str, block: bytes) -> None:

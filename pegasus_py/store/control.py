@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from msgspec import Struct
 from pegasus_py.errors import NoController, StorageError
 from pegasus_py.store.holder import Holder, read_holder, write_whole
 
+SLOW = 2.0
+"""Seconds without an answer after which the user is told what is waited for."""
 MAX_REQUEST = 1 << 20
 """Bytes that a request may have."""
 
@@ -34,9 +36,13 @@ class Request(Struct, frozen=True):
 
 
 def request(
-    state: Path, verb: str, arguments: Mapping[str, Any] | None = None, timeout: float = 10.0
+    state: Path,
+    verb: str,
+    arguments: Mapping[str, Any] | None = None,
+    timeout: float = 10.0,
+    slow: Callable[[Holder], None] = lambda holder: None,
 ) -> dict[str, Any]:
-    """Ask the controller of a state directory and return its reply.
+    """Ask the controller of a state directory and return its reply. `slow` is called when it is long in coming.
 
     NoController: there is none, it ended before it answered, or it did not answer within `timeout` seconds; in the
     last case the message says whether the request was withdrawn or may still be obeyed.
@@ -51,7 +57,7 @@ def request(
         raise StorageError(asked, error.strerror or str(error)) from error
     try:
         knock(holder)
-        return _wait(state, holder, answer, timeout)
+        return _wait(state, holder, answer, timeout, slow)
     except TimeoutError:
         try:
             asked.unlink()
@@ -86,8 +92,11 @@ def knock(holder: Holder) -> None:
             os.kill(holder.pid, signal.SIGUSR1)
 
 
-def _wait(state: Path, holder: Holder, answer: Path, timeout: float) -> dict[str, Any]:
-    deadline = time.monotonic() + timeout
+def _wait(
+    state: Path, holder: Holder, answer: Path, timeout: float, slow: Callable[[Holder], None]
+) -> dict[str, Any]:
+    began = time.monotonic()
+    told = False
     pause = 0.001
     while True:
         # Looked at before the answer: one that answers and then ends has answered.
@@ -98,8 +107,12 @@ def _wait(state: Path, holder: Holder, answer: Path, timeout: float) -> dict[str
             return reply
         if gone:
             raise NoController(f"{state}: the controller ({holder}) ended before it answered")
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise TimeoutError
+        if waited > SLOW and not told:
+            told = True
+            slow(holder)
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
 

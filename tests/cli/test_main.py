@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,30 @@ def test_a_reader_that_has_gone_is_no_error(workdir: Path) -> None:
 def test_wrong_words_are_two(workdir: Path) -> None:
     done = subprocess.run([*PEGASUS, "frobnicate"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "frobnicate" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "q --help", "stop", "status", "logs 1", "q"])
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_as_one_that_nobody_reads(words: str, closed: str, workdir: Path) -> None:
+    def run(how: str) -> subprocess.CompletedProcess[str]:
+        line = f"exec {' '.join(PEGASUS)} {words} {how}"
+        return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+
+    done = run(closed)
+    assert done.returncode == run("</dev/null >/dev/null 2>/dev/null").returncode
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_before_the_command_has_begun_is_no_traceback(ignored: bool) -> None:
+    """While the rest is imported; and who is started with it ignored goes on ignoring it."""
+    text = (
+        "import os, signal, sys\n"
+        f"signal.signal(signal.SIGINT, signal.SIG_IGN if {ignored} else signal.default_int_handler)\n"
+        "import pegasus_py.cli\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "from pegasus_py.cli.main import main\n"
+        "main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == ((0, "") if ignored else (-signal.SIGINT, ""))

@@ -192,3 +192,17 @@ def test_no_such_directory(here: Path) -> None:
     run = pegasus("lock", "-Q", "nowhere/queue.yaml", "--editor", "true")
     assert run.code == 2 and "there is no directory nowhere" in run.err, run
     assert not (here / "nowhere").exists()
+
+
+def test_an_editor_that_fails_is_not_a_success(here: Path) -> None:
+    write(here, None, GOOD)
+    done = pegasus("lock", "--editor", editor(here, "failing", "exit 3"))
+    assert done.code == 1 and "ended with status 3" in done.err
+
+
+@pytest.mark.parametrize("text", ["- echo {{ x }\n", "- echo {{ x | nothing }}\n", "- echo {% if %}\n"])
+def test_a_template_that_does_not_parse_is_told_at_once(here: Path, text: str) -> None:
+    write(here, None, GOOD)
+    (here / "wrong").write_text(text)
+    done = pegasus("lock", "--editor", editor(here, "wrong-editor", f'cat {here}/wrong > "$file"'))
+    assert done.code == 2 and "queue.yaml:1" in done.err, done

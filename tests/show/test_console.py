@@ -164,7 +164,10 @@ def test_starts_tell_name_attempt_and_recovery() -> None:
         (NodeUp(node(), again=True), "[node-1] connected again"),
         (NodeDown(node(), "no route", 5.0), "[node-1] cannot be reached: no route; trying again"),
         (NodeDown(node(), "reset", 5.0, was_up=True), "[node-1] connection lost: reset; trying again"),
-        (NodeDown(node(), "host key changed", None), "[node-1] cannot be reached: host key changed"),
+        (
+            NodeDown(node(), "host key changed", None),
+            "[node-1] cannot be reached: host key changed; not tried again in this run",
+        ),
         (NodeSetAside(node(), "full"), "[node-1] set aside: full"),
         (QueueBad("queue.yaml:3:1: bad"), "pegasus: queue.yaml:3:1: bad"),
         (QueueMended(), "pegasus: the queue file can be read again"),
