@@ -51,11 +51,15 @@ class StopLevel(Enum):
 
 
 class Resumed(Struct, frozen=True):
-    """At the start of a run: an attempt that an earlier run left open, `elapsed` seconds after its start."""
+    """At the start of a run: an attempt that an earlier run left open, `elapsed` seconds after its start.
+
+    `unwanted`: the user had asked that run to end it.
+    """
 
     attempt: Attempt
     elapsed: float
     tries: int = 1
+    unwanted: bool = False
 
 
 class Waiting(Struct, frozen=True):

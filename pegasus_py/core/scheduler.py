@@ -86,6 +86,8 @@ def step(state: State, fact: Fact, now: float, *, more: bool = False) -> list[Or
 def _resumed(state: State, fact: Resumed, now: float, orders: list[Order]) -> None:
     seat = state.seats[fact.attempt.subnode]
     live = add_live(state, seat, fact.attempt, fact.tries, now - fact.elapsed, now)
+    if fact.unwanted:
+        live.ending = JobState.CANCELLED
     if seat.link is Link.UP:
         ask(live, orders)
     else:

@@ -138,6 +138,8 @@ class Engine:
         """Subscribers were told that the queue is bad."""
         self._untrusted = ""
         self._reach: dict[int, JobState] = {}
+        self._unwanted: list[Attempt] = []
+        """What the user has asked to end, not recorded yet."""
         self._frozen = False
         self._storage_until = 0.0
         self._slow_until = 0.0
@@ -251,11 +253,16 @@ class Engine:
                 self._announce_cancel(wish.fact)
             stopping |= self.state.stop is not before
             self._note_reach(wish.fact)
+            self._note_unwanted(wish.fact)
             if wish.done is not None:
                 done.append(wish.done)
         while orders:
             orders = await self._perform(orders)
         await self._record_reach()
+        if self._unwanted:
+            # Nothing was to be done about it yet: its node is away, say.
+            with contextlib.suppress(StorageError):
+                await self._commit(Batch())
         if stopping:
             await self._freeze()
             if self.state.stop is not StopLevel.LEAVE:
@@ -269,6 +276,13 @@ class Engine:
             state = JobState.UNREACHABLE if isinstance(fact, Closed) else JobState.STARTING
             for live in self.state.seats[fact.seat].live.values():
                 self._reach[live.attempt.job.id] = state
+
+    def _note_unwanted(self, fact: Fact) -> None:
+        """So that the next run ends it, too, should this one be gone before it has ended."""
+        if isinstance(fact, CancelAsked | StopAsked):
+            self._unwanted = [
+                live.attempt for live in self.state.lives() if live.ending is JobState.CANCELLED
+            ]
 
     async def _record_reach(self) -> None:
         if self._reach:
@@ -410,6 +424,7 @@ class Engine:
         if self._cleared:
             batch.cleared += self._cleared
             self._cleared = []
+        batch.unwanted, self._unwanted = self._unwanted, []
         if not batch:
             return
         try:
@@ -420,7 +435,8 @@ class Engine:
                 await self._in_writer(self._commit_here, batch)
         except StorageError:
             self._cleared += batch.cleared
-            batch.cleared = []
+            self._unwanted += batch.unwanted
+            batch.cleared, batch.unwanted = [], []
             raise
 
     def _is_quick(self) -> bool:

@@ -34,7 +34,8 @@ def take_up(ledger: Ledger, subnodes: Iterable[SubNode], now: float) -> Past:
         rows = ledger.attempts(attempt.job.id)[: attempt.number]
         began[attempt.id] = rows[-1].began
         elapsed = max(0.0, now - rows[-1].began)
-        facts.append(Resumed(open_attempts.place(attempt), elapsed, _tries(rows[:-1]) + 1))
+        tries = _tries(rows[:-1]) + 1
+        facts.append(Resumed(open_attempts.place(attempt), elapsed, tries, rows[-1].unwanted))
         unfinished.add(attempt.job.id)
     for job, attempts, due in ledger.waiting_jobs():
         rows = ledger.attempts(job.id)

@@ -21,7 +21,7 @@ from pegasus_py.errors import QueueHeld, StorageBroken
 from pegasus_py.store.batch import Batch
 from pegasus_py.store.ledger_db import connect, grow, has_wal, may_be_full
 from pegasus_py.store.ledger_read import LedgerReads
-from pegasus_py.store.ledger_schema import end_values, params_of, spec_of
+from pegasus_py.store.ledger_schema import UNWANTED, end_values, params_of, spec_of
 
 BALLAST = 1 << 20
 """Bytes held in the file so that ends can be recorded when the disk is full: some 10,000 of them."""
@@ -232,6 +232,11 @@ class Ledger(LedgerReads):
                 )
 
     def _write_ends(self, batch: Batch, now: float) -> None:
+        if batch.unwanted:
+            self._db.executemany(
+                "UPDATE attempt SET reason = ? WHERE job = ? AND number = ? AND state IS NULL",
+                [(UNWANTED, attempt.job.id, attempt.number) for attempt in batch.unwanted],
+            )
         if batch.ended:
             # An attempt ends once: what is said of it later changes neither it nor its job. And where the job has a
             # further attempt by now, its state is that one's.

@@ -11,7 +11,15 @@ from typing import Any
 
 from pegasus_py.core.model import Attempt, Job, JobState
 from pegasus_py.store.ledger_db import patiently, translated
-from pegasus_py.store.ledger_schema import JOB_COLUMNS, AttemptRow, JobRow, RunRow, end_from_row, job_from_row
+from pegasus_py.store.ledger_schema import (
+    JOB_COLUMNS,
+    UNWANTED,
+    AttemptRow,
+    JobRow,
+    RunRow,
+    end_from_row,
+    job_from_row,
+)
 
 _COURSE = (
     "attempt.epoch, attempt.began, attempt.ended, attempt.state, attempt.status, attempt.duration, "
@@ -109,7 +117,14 @@ class LedgerReads:
             (job,),
         )
         return [
-            AttemptRow(self._attempt(row[:4], row[12:]), row[4], row[5], row[6], end_from_row(*row[7:12]))
+            AttemptRow(
+                self._attempt(row[:4], row[12:]),
+                run=row[4],
+                began=row[5],
+                ended=row[6],
+                end=end_from_row(*row[7:12]),
+                unwanted=row[7] is None and row[10] == UNWANTED,
+            )
             for row in rows
         ]
 

@@ -76,14 +76,22 @@ class JobRow(Struct, frozen=True):
     end: End | None
 
 
+UNWANTED = "unwanted"
+"""The reason of an attempt that is open: the user has asked to end it."""
+
+
 class AttemptRow(Struct, frozen=True):
-    """One attempt of a job as the ledger has it; `end` is None while it is open."""
+    """One attempt of a job as the ledger has it; `end` is None while it is open.
+
+    `unwanted`: it is open, and the user has asked to end it.
+    """
 
     attempt: Attempt
     run: int
     began: float
     ended: float | None
     end: End | None
+    unwanted: bool = False
 
 
 class RunRow(Struct, frozen=True):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.program import Gate, pegasus, running, write
 
@@ -62,3 +65,32 @@ def test_a_log_is_not_followed_where_nobody_takes_the_output_in(here: Path) -> N
         gate.open()
     assert pegasus("q").code == 0
     assert pegasus("logs", "-f", "1").out == "begun\n"
+
+
+STUBBORN = """\
+- command: trap "" TERM; echo begun $PEGASUS_ATTEMPT; while :; do sleep 0.1; done
+  options: {retries: 3}
+"""
+
+
+@pytest.mark.parametrize("how", ["left", "killed"])
+def test_what_the_user_has_ended_is_not_begun_again_by_the_next_run(here: Path, how: str) -> None:
+    """The controller goes while the job has its grace period."""
+    write(here, "- node-1\n", STUBBORN)
+    with running(here, "q", "--grace", "2s") as run:
+        run.until_said("] begun 1.1.")
+        if how == "left":
+            for said in ("stopping; nothing new", "stopping now", "left; what runs goes on"):
+                os.kill(run.process.pid, signal.SIGINT)
+                run.until_said(said)
+            assert run.result().code == 6, run.result()
+        else:
+            with running(here, "cancel", "1") as cancel:
+                run.until_said("cancelling job 1")
+                time.sleep(0.3)  # not before it is recorded
+                run.process.kill()
+                assert cancel.result().code == 4
+    done = pegasus("q", "--json")
+    (job,) = json.loads(pegasus("status", "--json").out)["jobs"]
+    assert (job["state"], job["attempts"]) == ("cancelled", 1), done
+    assert "begun 1.2." not in done.out

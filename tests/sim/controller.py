@@ -12,6 +12,7 @@ from pegasus_py.core.moves import (
     Attach,
     Began,
     Begin,
+    CancelAsked,
     Closed,
     Drop,
     Fact,
@@ -24,6 +25,7 @@ from pegasus_py.core.moves import (
     Record,
     Resumed,
     Send,
+    StopAsked,
     Take,
     Tick,
     Took,
@@ -151,6 +153,7 @@ class Controller:
         self.cleared: list[str] = []
         self._facts: deque[tuple[Fact, Callable[[], None] | None]] = deque()
         self._unrecorded: list[Record] = []
+        self._unwanted: list[Attempt] = []
         self._busy = False
         self._woken_at = -1.0
         names = {s.name for s in subnodes}
@@ -163,7 +166,7 @@ class Controller:
         self.state = new_state(settings, subnodes, collectors.values())
         for row in open_rows:
             tries = self.disk.jobs[row.attempt.job.id].tries + 1
-            self.fact(Resumed(row.attempt, world.now - row.began, tries))
+            self.fact(Resumed(row.attempt, world.now - row.began, tries, row.unwanted))
         for job in self.disk.jobs.values():
             if job.state is JobState.QUEUED:
                 delay = max(0.0, job.due - world.now)
@@ -271,6 +274,9 @@ class Controller:
         while self._facts:
             fact, callback = self._facts.popleft()
             orders += self._step(fact)
+            if isinstance(fact, CancelAsked | StopAsked):
+                lives = self.state.lives()
+                self._unwanted = [live.attempt for live in lives if live.ending is JobState.CANCELLED]
             if callback is not None:
                 done.append(callback)
         orders[:0], self._unrecorded = self._unrecorded, []
@@ -282,8 +288,8 @@ class Controller:
             callback()
 
     def _perform(self, orders: list[Order], answers: list[Fact]) -> Iterator[float]:
-        batch = Batch(cleared=self.cleared)
-        self.cleared = []
+        batch = Batch(cleared=self.cleared, unwanted=self._unwanted)
+        self.cleared, self._unwanted = [], []
         records = [o for o in orders if isinstance(o, Record)]
         for order in orders:
             self._prepare(order, batch, answers)

@@ -36,6 +36,7 @@ class AttemptRow:
     began: float
     end: End | None = None
     cleared: bool = False
+    unwanted: bool = False
 
 
 @dataclass
@@ -47,10 +48,12 @@ class Batch:
     ended: list[tuple[Attempt, End, JobState, float | None]] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
+    unwanted: list[Attempt] = field(default_factory=list)
     pop: tuple[int, ...] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.started or self.ended or self.dropped or self.cleared or self.pop)
+        ends = self.ended or self.dropped or self.cleared or self.unwanted
+        return bool(self.jobs or self.started or ends or self.pop)
 
 
 @dataclass
@@ -105,6 +108,8 @@ class Disk:
             self.pop = batch.pop
         both = {ended[0].job.id for ended in batch.ended} & {attempt.job.id for attempt in batch.started}
         assert not both, f"jobs {both} end and begin in one commit, which does not say in which order"
+        for attempt in batch.unwanted:
+            self.attempts[attempt.id].unwanted = True
         for attempt, end, next_state, delay in batch.ended:
             self._end(attempt, end, next_state, now + (delay or 0.0))
         for job in batch.jobs:
@@ -112,6 +117,8 @@ class Disk:
             self.jobs[job.id] = JobRow(job, JobState.STARTING)
         for attempt in batch.started:
             assert attempt.id not in self.attempts
+            before = [row for row in self.attempts.values() if row.attempt.job.id == attempt.job.id]
+            assert not any(row.unwanted for row in before), f"{attempt.id} begins, but its job is unwanted"
             self.attempts[attempt.id] = AttemptRow(attempt, now)
             row = self.jobs[attempt.job.id]
             row.job, row.state, row.attempts = attempt.job, JobState.STARTING, attempt.number
