@@ -93,7 +93,8 @@ def settle(state: State, live: Live, natural: JobState, reason: str, now: float,
     """The attempt's end is known: record it, and see whether the job gets another."""
     how = _how_it_ended(live, natural)
     seat = remove_live(state, live)
-    ended = End(how, live.status, reason, max(0.0, now - live.started), live.survivors)
+    until = now if live.ended is None else live.ended
+    ended = End(how, live.status, reason, max(0.0, until - live.started), live.survivors)
     retry_on = RETRYABLE if live.options.retry_on is None else live.options.retry_on
     again = live.tries <= (live.options.retries or 0) and how in retry_on
     if again and not live.survivors and _has_place(live, seat):

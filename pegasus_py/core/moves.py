@@ -112,6 +112,12 @@ class Look(Struct, frozen=True):
     """The queue file may have changed, or what blocked it may be over."""
 
 
+class Over(Struct, frozen=True):
+    """An attempt's process has ended, its node says; an `Exited` follows when all of its output is here."""
+
+    attempt: str
+
+
 class Exited(Struct, frozen=True):
     """An attempt's process has ended with `status`, and its whole output is in its log."""
 
@@ -163,6 +169,7 @@ Fact = (
     | Took
     | Began
     | Look
+    | Over
     | Exited
     | Refused
     | Reported

@@ -48,6 +48,7 @@ from pegasus_py.core.moves import (
     Look,
     Opened,
     Order,
+    Over,
     QueueView,
     Refused,
     Reported,
@@ -86,6 +87,8 @@ def step(state: State, fact: Fact, now: float, *, more: bool = False) -> list[Or
 def _resumed(state: State, fact: Resumed, now: float, orders: list[Order]) -> None:
     seat = state.seats[fact.attempt.subnode]
     live = add_live(state, seat, fact.attempt, fact.tries, now - fact.elapsed, now)
+    # A round that an earlier run began: who is away for a moment is waited for, as in the middle of a run.
+    state.started |= state.settings.mode is Mode.BROADCAST and seat.member
     if fact.unwanted:
         live.ending = JobState.CANCELLED
     if seat.link is Link.UP:
@@ -171,6 +174,15 @@ def _look(state: State, fact: Look, now: float, orders: list[Order]) -> None:
 
 
 # --- what nodes say ------------------------------------------------------------------------------------------
+
+
+def _over(state: State, fact: Over, now: float, orders: list[Order]) -> None:
+    """From now on no timeout counts, and there is nothing to be ended, however long its output takes to come."""
+    live = state.live(fact.attempt)
+    if live is not None:
+        live.seen, live.over = True, live.over or not live.killed
+        if live.ended is None:
+            live.ended = now
 
 
 def _exited(state: State, fact: Exited, now: float, orders: list[Order]) -> None:
@@ -353,6 +365,7 @@ _HANDLERS: dict[type, Callable[[State, Any, float, list[Order]], None]] = {
     Took: _took,
     Began: _began,
     Look: _look,
+    Over: _over,
     Exited: _exited,
     Refused: _refused,
     Reported: _reported,

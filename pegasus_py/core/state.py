@@ -91,6 +91,8 @@ class Live(Struct):
     """A Kill was ordered at some time."""
     over: bool = False
     """It had ended by itself before any Kill."""
+    ended: float | None = None
+    """When its node said that it has ended; its output may come for long after."""
     refusal: str = ""
     """Why its node would not start it."""
     status: int | None = None

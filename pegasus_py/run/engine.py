@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -238,17 +239,18 @@ class Engine:
             raise self._fatal
         if self._unrecorded and time.monotonic() >= self._storage_until:
             await self._record_again()
-        now = time.monotonic()
+        tick = time.monotonic()
+        # A moment later: what the facts set to be due at once waits for the next turn, as a retry must.
+        now = math.nextafter(tick, math.inf)
         orders: list[Order] = []
         stopping = False
         done: list[Callable[[], None]] = []
-        if (wake := self.state.next_wake) is not None and wake <= now:
-            orders += step(self.state, Tick(), now, more=bool(self._facts))
+        is_due = (wake := self.state.next_wake) is not None and wake <= tick
         while self._facts:
             wish = self._facts.popleft()
             orders = self._meant_for(wish.fact, orders)
             before = self.state.stop
-            orders += step(self.state, wish.fact, now, more=bool(self._facts))
+            orders += step(self.state, wish.fact, now, more=bool(self._facts) or is_due)
             if isinstance(wish.fact, CancelAsked):
                 self._announce_cancel(wish.fact)
             stopping |= self.state.stop is not before
@@ -256,6 +258,9 @@ class Engine:
             self._note_unwanted(wish.fact)
             if wish.done is not None:
                 done.append(wish.done)
+        if is_due:
+            # After what has arrived: a job that ended while all of this stood still has not timed out.
+            orders += step(self.state, Tick(), tick)
         while orders:
             orders = await self._perform(orders)
         await self._record_reach()
@@ -486,7 +491,10 @@ class Engine:
                 self._tell(event)
                 if order.next.is_end:
                     self.on_end(order.attempt.job.id, event)
-                self.links[order.attempt.subnode].clear(order.attempt, keep=order.keep)
+                end = order.end
+                # There is a duration, but no status: it may have run, and nobody has seen it end.
+                is_whole = end.status is not None or end.duration is None
+                self.links[order.attempt.subnode].clear(order.attempt, keep=order.keep, whole=is_whole)
             case SetAside():
                 subnode = self.state.seats[order.seat].subnode
                 self._tell(NodeSetAside(subnode, f"{order.reason}; no jobs for {order.seconds:.0f} s"))

@@ -24,6 +24,7 @@ from pegasus_py.core.moves import (
     Kill,
     Killed,
     Opened,
+    Over,
     Refused,
     Reported,
     Send,
@@ -102,6 +103,8 @@ class Link:
         self._keep: set[str] = set()
         self._unwritten: list[Attempt] = []
         """Ended, with output on the node that this machine's disk did not take."""
+        self._unread: list[Attempt] = []
+        """Ended otherwise than by an exit: what they had written until then is asked for when the run is over."""
         self._clear_timer: asyncio.TimerHandle | None = None
         self._clear_due = 0.0
         self._last_end = 0.0
@@ -224,6 +227,7 @@ class Link:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
                 await self._write_rest(session, unsettled)
+                await self._read_rest(session, unsettled)
                 self._to_clear += [a for a in self._at_last if a.id not in unsettled]
                 self._at_last = []
                 await self._clear(session)
@@ -345,6 +349,7 @@ class Link:
             if tap.complete_now(size, inline):
                 self._done(tap, status)
             else:
+                self._plant.fact(Over(attempt_id))
                 self._spawn(self._complete(tap, session, status, size))
 
     async def _complete(self, tap: Tap, session: NodeSession, status: int, size: int) -> None:
@@ -387,16 +392,20 @@ class Link:
 
     # --- clearing the spool --------------------------------------------------------------------------------
 
-    def clear(self, attempt: Attempt, *, keep: bool) -> None:
+    def clear(self, attempt: Attempt, *, keep: bool, whole: bool = True) -> None:
         """The ledger has the end of this attempt: its files on the node may go, soon and in groups.
 
-        `keep`: not before the run is over. A request to start it may still be on its way over a connection that was
-        given up; the start marker keeps it from starting until nothing can be on its way any more.
+        Unless `whole` its output is looked for before, which is at the end of the run, too. `keep`: not before the run
+        is over. A request to start it may still be on its way over a connection that was given up; the start marker
+        keeps it from starting until nothing can be on its way any more.
         """
         self._sent.pop(attempt.id, None)
         if attempt.id in self._keep:
             self._keep.discard(attempt.id)
             self._unwritten.append(attempt)
+            return
+        if not whole:
+            self._unread.append(attempt)
             return
         if keep:
             self._at_last.append(attempt)
@@ -415,6 +424,18 @@ class Link:
             self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
             if attempt.id not in unsettled:
                 self._to_clear.append(attempt)
+
+    async def _read_rest(self, session: NodeSession, unsettled: Container[str]) -> None:
+        """Output of attempts of which nobody knows how they ended. What the disk does not take is left where it is."""
+        while self._unread:
+            attempt = self._unread[-1]
+            (report,) = await session.ask([attempt.id])
+            if attempt.id not in unsettled:
+                if await complete_log(session, attempt, self._plant.logs, report.size):
+                    self._to_clear.append(attempt)
+                else:
+                    self._unwritten.append(attempt)
+            self._unread.pop()
 
     def _clear_later(self) -> None:
         loop = asyncio.get_running_loop()

@@ -235,3 +235,20 @@ def test_all_lost() -> None:
     run.down("a", final=True)
     run.down("b", final=True)
     assert run.said()[-1] == "Finish no-nodes"
+
+
+def test_a_node_that_is_lost_for_a_moment_after_a_takeover_is_waited_for() -> None:
+    """1. both are taken up 2. a ends, and is away 3. b ends: the round waits 4. a is back: all go on."""
+    run = broadcast(up=False, broadcast_lost_after=60.0)
+    for seat in ("a", "b"):
+        run.feed(Resumed(run.attempt(run.job(seat), 1, seat), 60.0))
+    run.up("a", "b")
+    for attempt in ("1.1", "2.1"):
+        run.report(attempt, Spot.RUNNING)
+    run.exit("1.1")
+    run.down("a")
+    run.exit("2.1")
+    run.wait(4)
+    assert run.said()[-2:] == ["Record 1.1 succeeded", "Record 2.1 succeeded"]
+    run.up("a")
+    assert run.said() == ["Send 3.1 a", "Send 4.1 b"]

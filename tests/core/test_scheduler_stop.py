@@ -9,6 +9,7 @@ from pegasus_py.core.moves import (
     CancelAsked,
     Exited,
     Look,
+    Over,
     QueueView,
     Refused,
     StopAsked,
@@ -435,3 +436,41 @@ def test_leave_leaves_at_once() -> None:
     stop(run, StopLevel.LEAVE)
     assert run.said()[1:] == ["Finish left"]
     assert run.feed(Exited(full("1.1"), 0)) == []
+
+
+def test_what_has_ended_does_not_time_out_while_its_output_comes() -> None:
+    """1. it ends in time 2. its output takes longer than the timeout 3. it succeeded, after what it took itself."""
+    run = Bench("a", 1, options=JobOptions(timeout=10.0, retries=1))
+    run.wait(4)
+    run.feed(Over(full("1.1")))
+    run.wait(60)
+    run.said()
+    run.exit("1.1")
+    (record,) = run.records()
+    assert (record.end.state, record.end.duration, record.next) == (
+        JobState.SUCCEEDED,
+        4.0,
+        JobState.SUCCEEDED,
+    )
+
+
+def test_what_has_ended_is_not_cancelled_while_its_output_comes() -> None:
+    """1. it has ended 2. the user cancels all 3. nothing is sent; it ended as it did."""
+    run = Bench("a", 1)
+    run.feed(Over(full("1.1")))
+    run.said()
+    run.feed(ALL)
+    assert run.said() == []
+    run.exit("1.1")
+    assert run.said()[0] == "Record 1.1 succeeded"
+
+
+def test_what_is_being_killed_is_not_over_by_itself() -> None:
+    """1. the timeout's kill is out 2. it ends, with output that comes for long 3. timed out."""
+    run = Bench("a", 1, options=JobOptions(timeout=10.0))
+    run.wait(10)
+    run.feed(Over(full("1.1")))
+    run.killed("1.1")
+    run.exit("1.1", 143)
+    (record,) = run.records()
+    assert record.end.state is JobState.TIMED_OUT

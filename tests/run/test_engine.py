@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,18 @@ import pytest
 from pegasus_py.core.events import Ended as EndedEvent
 from pegasus_py.core.events import Event, Note, QueueBad, QueueMended
 from pegasus_py.core.model import Attempt, JobOptions, JobState
-from pegasus_py.core.moves import CancelAsked, Closed, Exited, Opened, Outcome, Send, StopAsked, StopLevel
+from pegasus_py.core.moves import (
+    CancelAsked,
+    Closed,
+    Exited,
+    Kill,
+    Opened,
+    Outcome,
+    Over,
+    Send,
+    StopAsked,
+    StopLevel,
+)
 from pegasus_py.core.state import Settings, new_state
 from pegasus_py.errors import StorageError
 from pegasus_py.run import engine as engine_module
@@ -60,7 +72,7 @@ class FakeLink:
     def perform(self, order: Any) -> None:
         self.orders.append(order)
 
-    def clear(self, attempt: Attempt, *, keep: bool) -> None:
+    def clear(self, attempt: Attempt, *, keep: bool, whole: bool = True) -> None:
         pass
 
     @property
@@ -309,3 +321,21 @@ async def test_commits_are_made_in_the_loop_where_that_is_quick(
         first = await run.start(1)
         run.engine.fact(Exited(first.id, 0))
     assert threads[:2] == [True] * here + [False] * (2 - here)
+
+
+async def test_what_arrived_while_the_controller_stood_still_is_looked_at_before_its_timers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that ended in time has not timed out because nobody listened."""
+    run = Run(tmp_path, "- true\n", defaults=JobOptions(timeout=100.0))
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        first = await run.start(1)
+        now = time.monotonic
+        monkeypatch.setattr("pegasus_py.run.engine.time.monotonic", lambda: now() + 1000.0)
+        run.engine.fact(Over(first.id))
+        await until(lambda: run.engine.state.lives()[0].over)
+        run.engine.fact(Exited(first.id, 0))
+    ends = [ended.end for batch in run.disk.commits for ended in batch.ended]
+    assert [(end.state, end.status) for end in ends] == [(JobState.SUCCEEDED, 0)]
+    assert not any(isinstance(order, Kill) for order in run.link.orders)

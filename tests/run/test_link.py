@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pegasus_py.core.events import Note
 from pegasus_py.core.model import Spot
-from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Reported, Send
+from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Over, Reported, Send
 from pegasus_py.errors import NodeError
 from pegasus_py.node.channel import Sink
 from pegasus_py.run import link as link_module
@@ -335,3 +335,48 @@ async def test_of_an_earlier_run_s_attempt_the_node_s_age_tells(
         stage.link.perform(Ask(attempt()))
         await until(lambda: isinstance(stage.facts[-1], Reported))
         assert stage.facts[-1] == Reported(report(attempt(), spot))
+
+
+async def test_the_end_is_told_before_the_output_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        session.answers["read"] = lambda offset: gate
+        session.output = b"x" * 100_000
+        session.exit(0, len(session.output), None)
+        assert stage.facts[-1] == Over(attempt().id)
+        gate.set_result(None)
+        await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
+        stage.link.perform(Send(attempt(2)))
+        session.exit(0)
+        assert stage.facts[-2:] == [Exited(attempt().id, 0), Exited(attempt(2).id, 0)]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_the_output_of_what_nobody_saw_end_is_read_before_it_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        session.output = b"one\n" + b"x" * 100_000
+        size = len(session.output)
+        session.answers["ask"] = lambda _: report(attempt(), Spot.VANISHED, size=size)
+        session.answers["read"] = lambda offset: None
+        stage.link.closed("lost")
+        session = await stage.session(2)
+        session.output, session.answers = stage.sessions[0].output, stage.sessions[0].answers
+        stage.link.introduce()
+        stage.link.clear(attempt(), keep=keep, whole=False)
+        await stage.link.leave()
+        assert stage.logs.path(attempt()).read_bytes() == session.output
+        said = [verb for verb, _ in session.said]
+        assert said.index("read") < said.index("clear")
+        assert stage.cleared == [attempt().id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ from pegasus_py.core.moves import (
     CancelAsked,
     Closed,
     Drop,
+    Exited,
     Fact,
     Fence,
     Kill,
     Look,
     Opened,
     Order,
+    Over,
     QueueView,
     Record,
     Resumed,
@@ -92,10 +95,20 @@ class Link:
 
     def _received(self, session: Session | None, fact: Fact) -> None:
         def hand_in() -> None:
-            if self.session is session and session is not None:
+            if self.session is not session or session is None:
+                return
+            if isinstance(fact, Exited) and self.world.chance(0.2):
+                # Its output takes long to come, and may be cut off.
+                self.controller.fact(Over(fact.attempt))
+                self._later(self.world.rng.uniform(0, 30), lambda: self._completed(session, fact))
+            else:
                 self.controller.fact(fact)
 
         self.controller.when_awake(hand_in)
+
+    def _completed(self, session: Session, fact: Fact) -> None:
+        if self.session is session:
+            self.controller.fact(fact)
 
     def perform(self, order: Send | Attach | Ask | Fence | Kill) -> None:
         if self.session is not None:
@@ -256,9 +269,9 @@ class Controller:
         self._woken_at = -1.0
         self._ring()
 
-    def _step(self, fact: Fact) -> list[Order]:
+    def _step(self, fact: Fact, now: float | None = None) -> list[Order]:
         self.world.say(f"run {self.epoch} <- {fact}")
-        orders = step(self.state, fact, self.world.now)
+        orders = step(self.state, fact, self.world.now if now is None else now)
         check(self.state)
         for order in orders:
             self.world.say(f"run {self.epoch} -> {order}")
@@ -269,17 +282,23 @@ class Controller:
         orders: list[Order] = []
         done: list[Callable[[], None]] = []
         wake = self.state.next_wake
-        if wake is not None and wake <= self.world.now:
-            orders += self._step(Tick())
+        is_due = wake is not None and wake <= self.world.now
+        tick, now = self.world.now, math.nextafter(self.world.now, math.inf)
         while self._facts:
             fact, callback = self._facts.popleft()
-            orders += self._step(fact)
+            orders += self._step(fact, now)
             if isinstance(fact, CancelAsked | StopAsked):
                 lives = self.state.lives()
                 self._unwanted = [live.attempt for live in lives if live.ending is JobState.CANCELLED]
             if callback is not None:
                 done.append(callback)
-        orders[:0], self._unrecorded = self._unrecorded, []
+        if is_due:
+            orders += self._step(Tick(), tick)
+        if self._unrecorded:
+            # In a commit of their own, as the engine does.
+            again: list[Order] = [*self._unrecorded]
+            self._unrecorded = []
+            yield from self._perform(again, [])
         while orders:
             answers: list[Fact] = []
             yield from self._perform(orders, answers)
@@ -348,10 +367,15 @@ class Controller:
                 old = order.waiting.job
                 if old.id in self.cancelled:
                     raise Violation(f"{order} after the job was cancelled")
+                if self._unrecorded:
+                    answers.append(Began(order.waiting, order.seat, None))
+                    return
                 job = Job(old.id, old.task, old.command, order.seat, None, old.round)
                 attempt = self._attempt(job, order.waiting.number)
                 batch.started.append(attempt)
                 answers.append(Began(order.waiting, order.seat, attempt))
+            case Take() if self._unrecorded:
+                answers.append(Took((), QueueView.BLOCKED))
             case Take():
                 answers.append(self._take(order, batch))
 
