@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pegasus_py.core.model import End, JobState
 from pegasus_py.core.moves import Drop, Expel, Order, SetAside
-from pegasus_py.core.state import Link, Mode, Seat, State, Timer
+from pegasus_py.core.state import Link, Mode, Phase, Seat, State, Timer
 
 LONGEST_REST = 3600.0
 """Seconds that a seat is set aside at most; each time in a row is twice as long as the one before."""
 
 
 def count(state: State, seat: Seat, ended: End, now: float, orders: list[Order]) -> None:
-    """A seat where everything fails at once while others succeed would swallow the queue: set it aside."""
+    """A seat where everything fails at once, while elsewhere it does not, would swallow the queue: set it aside."""
     settings = state.settings
     if ended.state is JobState.SUCCEEDED:
         seat.good += 1
@@ -25,9 +25,26 @@ def count(state: State, seat: Seat, ended: End, now: float, orders: list[Order])
     if not seat.streak:
         seat.streak_good = good_elsewhere
     seat.streak += 1
-    enough = settings.set_aside_after and seat.streak >= settings.set_aside_after
-    if enough and good_elsewhere > seat.streak_good and settings.mode is Mode.QUEUE:
+    if (
+        not settings.set_aside_after
+        or seat.streak < settings.set_aside_after
+        or settings.mode is not Mode.QUEUE
+    ):
+        return
+    # That all are looked at is not to be paid for by each of thousands of jobs that fail everywhere.
+    may_look = seat.streak % settings.set_aside_after == 0
+    if good_elsewhere > seat.streak_good or (may_look and _one_holds_elsewhere(state, seat, now)):
         rest(state, seat, f"{seat.streak} jobs in a row failed there at once", now, orders)
+
+
+def _one_holds_elsewhere(state: State, seat: Seat, now: float) -> bool:
+    """Whether a job runs on another seat that has not failed at once there: long jobs have no success to show yet."""
+    return any(
+        live.phase is Phase.TOLD and now - live.started >= state.settings.quick_failure
+        for other in state.seats.values()
+        if other is not seat
+        for live in other.live.values()
+    )
 
 
 def rest(state: State, seat: Seat, reason: str, now: float, orders: list[Order]) -> None:

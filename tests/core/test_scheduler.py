@@ -182,6 +182,21 @@ def test_a_black_hole_is_set_aside_for_a_while() -> None:
     assert run.said() == ["Send 5.1 a"]
 
 
+def test_a_black_hole_is_set_aside_while_long_jobs_have_no_success_to_show() -> None:
+    """1. a fails all at once, b's job has been running for longer than that 2. at the next two a is set aside."""
+    run = Bench("a b", 9, set_aside_after=2, quick_failure=1.0)
+    run.exit("1.1", 1)
+    run.exit("3.1", 1)
+    assert not [o for o in run.orders if isinstance(o, SetAside)]
+    run.wait(1)
+    run.exit("4.1", 0)
+    run.exit("5.1", 1)
+    run.now += 0.5
+    run.said()
+    run.exit("6.1", 1)
+    assert "SetAside a" in run.said()
+
+
 def test_when_all_fail_nobody_is_set_aside() -> None:
     """1. every job fails on both 2. it is the jobs, not the nodes."""
     run = Bench("a b", 20, set_aside_after=2)
