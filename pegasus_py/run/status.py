@@ -6,6 +6,7 @@ import json as json_format
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,9 @@ def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -
         attempts = ledger.attempts(job)
         number = attempt or len(attempts)
         if not attempts or number > len(attempts):
-            known = f"job {job} has {len(attempts)} attempts" if attempts else f"there is no job {job}"
+            known = (
+                f"job {job} has {counted(len(attempts), 'attempt')}" if attempts else f"there is no job {job}"
+            )
             raise UsageError(f"{queue_file}: {known}; `pegasus status` lists jobs")
         path = run_dir.logs / f"{job}.{number}.log"
         done = 0
@@ -169,20 +172,23 @@ def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -
 def _copy(path: Path, start: int) -> int:
     """Write what follows `start` in the file; return where it ends now. No file: the job had no output."""
     terminal = sys.stdout.isatty()
+    for block in _blocks(path, start, lines=terminal):
+        start += len(block)
+        sys.stdout.buffer.write(clean(block, True) if terminal else block)
+    sys.stdout.buffer.flush()
+    return start
+
+
+def _blocks(path: Path, start: int, *, lines: bool) -> Iterator[bytes]:
+    """What is in the file from `start` on; `lines`: whole ones, unless they are very long, that no character is cut."""
     try:
         with path.open("rb") as file:
             file.seek(start)
             while block := file.read(BLOCK):
-                if terminal:
-                    # Whole lines, unless they are very long, so that no character is cut in two.
+                if lines:
                     block += file.readline(BLOCK)
-                start += len(block)
-                sys.stdout.buffer.write(clean(block, True) if terminal else block)
+                yield block
     except FileNotFoundError:
-        return start
-    except BrokenPipeError:
-        raise
+        return
     except OSError as error:
         raise StorageError(path, error.strerror or str(error)) from error
-    sys.stdout.buffer.flush()
-    return start

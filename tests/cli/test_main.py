@@ -19,6 +19,21 @@ def test_a_full_disk_behind_stdout_is_one_line(words: list[str], workdir: Path) 
     assert (done.returncode, done.stderr) == (5, "pegasus: standard output: No space left on device\n")
 
 
+def test_a_full_disk_behind_a_log_is_not_blamed_on_the_log(workdir: Path) -> None:
+    (workdir / "queue.yaml").write_text("- echo one\n")
+    (workdir / "log").write_text("one\n")
+    text = (
+        "from pathlib import Path\nfrom pegasus_py.cli import main\nfrom pegasus_py.run import status\n"
+        f"main.main_ = lambda words: status._copy(Path({str(workdir / 'log')!r}), 0)\n"
+        "main._dispatch = lambda words: main.main_(words) and 0\nmain.main(['logs'])\n"
+    )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", text], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (5, "pegasus: standard output: No space left on device\n")
+
+
 def test_a_reader_that_has_gone_is_no_error(workdir: Path) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{' '.join(PEGASUS)} --help | true; echo ${{PIPESTATUS:-ok}}"],

@@ -32,6 +32,7 @@ BOMB = "- command: echo {{ a }}\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".
         (b"- command: echo {{ gpu }}\n  gpu: 3\n", "queue.yaml:1:3: ", "'gpu' is defined by this entry and"),
         (b"- echo {{ gpu\n", "queue.yaml:1:3: ", "template: "),
         (b"- command: echo\n  options: {tmeout: 3}\n", "queue.yaml:2:13: ", "unknown option 'tmeout'; the"),
+        (b"- command: echo\n  timeout: 3\n", "queue.yaml:1:3: ", "'timeout' stands beside `command` and no command"),
         (b"- command: echo\n  slots: 2\n", "queue.yaml:2:3: ", "not supported yet"),
         (b"- command: echo\n  x: []\n", "queue.yaml:2:6: ", "an empty list"),
         (b"- echo ok\n- echo \xff\n", "queue.yaml:2:8: ", "byte 0xff is not UTF-8; save the file as UTF-8"),
