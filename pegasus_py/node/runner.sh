@@ -132,7 +132,9 @@ highest_epoch() {
 
 # take BYTES: so many bytes from the channel to stdout, and none of what follows them: busybox's head reads ahead
 take() {
-    dd "iflag=fullblock" "bs=$1" "count=1" 2>/dev/null || head -c "$1"
+    dd "iflag=fullblock" "bs=$1" "count=1" 2>/dev/null
+    # One that does not know how has read nothing. One that was killed may have, and the rest must not be waited for.
+    [ $? -ne 1 ] || head -c "$1"
 }
 
 # take_text LINES BYTES: a counted text from the channel to stdout; without lines it is exactly that many bytes.
