@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from pegasus_py.cli import interruptible
+from pegasus_py.cli import ctrlc
 from pegasus_py.errors import ExitCode, PegasusError
 
 
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = int(ExitCode.OK)
     try:
-        interruptible()
+        ctrlc.is_raised()
         _fill_standard_streams()
         code = _dispatch(words)
         sys.stdout.flush()

@@ -97,7 +97,7 @@ def _take_round(state: State, orders: list[Order]) -> None:
     if state.round_failed and state.settings.error_aborts:
         return
     members = [s for s in state.seats.values() if s.member]
-    if not state.started and state.ever_up:
+    if not state.started and not state.taken_up and state.ever_up:
         for seat in members:
             if seat.link is not Link.UP:
                 expel(state, seat, "it was not there when the first command started", orders)

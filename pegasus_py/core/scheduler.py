@@ -88,7 +88,7 @@ def _resumed(state: State, fact: Resumed, now: float, orders: list[Order]) -> No
     seat = state.seats[fact.attempt.subnode]
     live = add_live(state, seat, fact.attempt, fact.tries, now - fact.elapsed, now)
     # A round that an earlier run began: who is away for a moment is waited for, as in the middle of a run.
-    state.started |= state.settings.mode is Mode.BROADCAST and seat.member
+    state.taken_up |= state.settings.mode is Mode.BROADCAST and seat.member
     if fact.unwanted:
         live.ending = JobState.CANCELLED
     if seat.link is Link.UP:

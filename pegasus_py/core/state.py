@@ -201,6 +201,8 @@ class State(Struct):
     """The seats of the Take that is out."""
     started: bool = False
     """Work was given out in this run."""
+    taken_up: bool = False
+    """A broadcast that an earlier run began goes on."""
     ever_up: bool = False
     """Some seat that may get jobs was up at some time."""
     looked: bool = False
