@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.program import Gate, pegasus, running, write
+from tests.support.procs import wait_until
 
 
 def test_what_is_not_there_is_no_success(here: Path) -> None:
@@ -73,6 +76,11 @@ STUBBORN = """\
 """
 
 
+def _is_unwanted(here: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(here / ".pegasus" / "queue.yaml" / "ledger.db")) as db:
+        return db.execute("SELECT reason FROM attempt").fetchall() == [("unwanted",)]
+
+
 @pytest.mark.parametrize("how", ["left", "killed"])
 def test_what_the_user_has_ended_is_not_begun_again_by_the_next_run(here: Path, how: str) -> None:
     """The controller goes while the job has its grace period."""
@@ -87,7 +95,7 @@ def test_what_the_user_has_ended_is_not_begun_again_by_the_next_run(here: Path, 
         else:
             with running(here, "cancel", "1") as cancel:
                 run.until_said("cancelling job 1")
-                time.sleep(0.3)  # not before it is recorded
+                wait_until(lambda: _is_unwanted(here), "the wish to be recorded", 20)
                 run.process.kill()
                 assert cancel.result().code == 4
     done = pegasus("q", "--json")
