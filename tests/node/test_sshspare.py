@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pegasus_py.node import sshspare
 from pegasus_py.node.shell import END_MARK
 from pegasus_py.node.ssh import SshConnector
+from pegasus_py.node.sshquick import QuickWay
 from pegasus_py.node.sshspare import Rest
 from tests.conftest import NewServer
 from tests.support.shells import Collector, node
@@ -66,7 +67,16 @@ async def test_much_at_once_comes_as_it_was_sent(
             rests.append(len(data))
             super().__init__(data, at)
 
+    quick: list[int] = []
+
+    class Watched(QuickWay):
+        def take(self, kept: bytes, data: bytes) -> tuple[bytes, int]:
+            rest, at = super().take(kept, data)
+            quick.append(at)
+            return rest, at
+
     monkeypatch.setattr(sshspare, "Rest", Counted)
+    monkeypatch.setattr(sshspare, "QuickWay", Watched)
     connection = await SshConnector().connect(node("much"))
     collector = Collector()
     stream = await connection.open_shell(collector)
@@ -76,5 +86,9 @@ async def test_much_at_once_comes_as_it_was_sent(
     await collector.until(lambda data: len(data) == len(sent) + 1)
     assert hashlib.sha256(collector.data[1:]).digest() == hashlib.sha256(sent).digest()
     assert max(rests, default=0) >= sshspare.LARGE, "asyncssh has renamed it: rests are copied again"
+    if not options:
+        assert sum(quick) > len(sent) / 4, (
+            "asyncssh is made otherwise: its packets no longer go the quick way"
+        )
     stream.close()
     await connection.close()

@@ -1,0 +1,182 @@
+"""The quick way of output: whatever comes, in whatever pieces, sessions get what asyncssh alone would give them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pegasus_py.node import sshspare
+from pegasus_py.node.sshimport import asyncssh
+from pegasus_py.node.sshquick import QuickWay
+from pegasus_py.node.sshspare import spare_copies
+
+GCM, CTR = b"aes128-gcm@openssh.com", b"aes128-ctr"
+WINDOW = 4096
+Told = list[tuple[Any, ...]]
+
+u32 = asyncssh.packet.UInt32
+string = asyncssh.packet.String
+
+
+def data(channel: int, text: bytes) -> bytes:
+    return bytes([94]) + u32(channel) + string(text)
+
+
+def errors(channel: int, text: bytes) -> bytes:
+    return bytes([95]) + u32(channel) + u32(1) + string(text)
+
+
+IGNORED, UNKNOWN = bytes([2]) + string(b"nothing"), bytes([127]) + data(0, b"as if it were data")[1:]
+EOF, TOO_LONG, NO_CHANNEL = bytes([96]) + u32(0), data(1, bytes(WINDOW + 1)), data(7, b"for nobody")
+CUT_SHORT, TRAILING, EMPTY = data(0, b"abcdef")[:-2], data(0, b"abc") + b"d", b""
+
+TEXT = st.binary(max_size=300)
+PACKETS = st.lists(
+    st.builds(data, st.integers(0, 1), TEXT)
+    | st.builds(errors, st.integers(0, 1), TEXT)
+    | st.sampled_from([IGNORED, UNKNOWN])
+    | st.sampled_from([IGNORED, EOF, TOO_LONG, NO_CHANNEL, CUT_SHORT, TRAILING, EMPTY]),
+    max_size=12,
+)
+
+
+class Session(asyncssh.SSHClientSession[bytes]):
+    def __init__(self, number: int, told: Told) -> None:
+        self.number = number
+        self.told = told
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        if data == b"raise":
+            raise ValueError("a fault of the session")
+        self.told.append((self.number, datatype, bytes(data)))
+
+    def eof_received(self) -> bool:
+        self.told.append((self.number, "eof"))
+        return True
+
+
+def connected(told: Told, cipher: bytes) -> Any:
+    """A connection that is logged in and has two channels, without a server: what it is given is all that comes."""
+    options = asyncssh.SSHClientConnectionOptions(
+        config=None, known_hosts=None, username="u", client_keys=None
+    )
+    connection: Any = asyncssh.SSHClientConnection(asyncio.get_running_loop(), options, wait=None)
+    connection._recv_encryption, connection._recv_blocksize, connection._recv_macsize, _ = keys(cipher)
+    connection._auth_complete = True
+    connection._transport = MagicMock()
+    connection._recv_handler = connection._recv_pkthdr
+    connection.send_packet = lambda kind, *rest, **_: told.append(("sent", kind, *rest))
+    connection._send_disconnect = lambda code, reason, lang: told.append(("disconnect", code, reason))
+    connection.internal_error = lambda *_, **__: told.append(("internal error",))
+
+    def closed(error: Exception | None) -> None:
+        told.append(("closed",))
+        connection._transport = None
+
+    connection._force_close = closed
+    for number in (0, 1):
+        channel: Any = asyncssh.channel.SSHClientChannel(
+            connection, asyncio.get_running_loop(), "strict", None, "strict", WINDOW, 1 << 17
+        )
+        channel._send_state = channel._recv_state = "open"
+        channel._recv_paused, channel._send_chan = False, number
+        channel._session = Session(number, told)
+    return connection
+
+
+def keys(cipher: bytes) -> tuple[Any, int, int, bool]:
+    """A fresh state of the encryption, its block's size, its MAC's, and whether the length stays readable."""
+    if cipher == GCM:
+        return asyncssh.encryption.get_encryption(cipher, bytes(16), bytes(12)), 16, 16, True
+    made = asyncssh.encryption.get_encryption(cipher, bytes(16), bytes(16), b"hmac-sha2-256", bytes(32))
+    return made, 16, 32, False
+
+
+def encrypted(payloads: Iterable[bytes], cipher: bytes) -> list[bytes]:
+    encryption, blocks, _, etm = keys(cipher)
+    packets = []
+    for number, payload in enumerate(payloads):
+        padding = -(1 + len(payload) + (0 if etm else 4)) % blocks
+        padding += blocks if padding < 4 else 0
+        whole = bytes([padding]) + payload + bytes(padding) if payload else b""
+        packets.append(b"".join(encryption.encrypt_packet(number, u32(len(whole)), whole)))
+    return packets
+
+
+async def received(reads: Iterable[bytes], cipher: bytes, *, spared: bool) -> Told:
+    told: Told = []
+    connection = connected(told, cipher)
+    if spared:
+        spare_copies(connection)
+    for read in reads:
+        if connection._transport is None:
+            break
+        connection.data_received(read)
+    told.append(("at", connection._recv_seq, bytes(connection._packet + connection._inpbuf)))
+    return told
+
+
+def cut(stream: bytes, places: Iterable[int]) -> list[bytes]:
+    at = sorted({0, len(stream), *(min(max(place, 0), len(stream)) for place in places)})
+    return [stream[a:b] for a, b in itertools.pairwise(at)]
+
+
+@given(
+    PACKETS,
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0, 0, -20, -3, 2, 4, 17, 60])), max_size=6),
+    st.none() | st.integers(0, 10_000),
+    st.sampled_from([GCM, GCM, GCM, CTR]),
+)
+@example([EOF, data(0, b"too late")], [(1, 0)], None, GCM)
+def test_sessions_get_what_asyncssh_alone_would_give_them(
+    payloads: list[bytes], places: list[tuple[int, int]], bad: int | None, cipher: bytes
+) -> None:
+    packets = encrypted(payloads, cipher)
+    stream, borders = b"".join(packets), [0, *itertools.accumulate(map(len, packets))]
+    if bad is not None and stream:
+        at = bad % len(stream)
+        stream = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
+    reads = cut(stream, (borders[number % len(borders)] + beside for number, beside in places))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sshspare, "LARGE", 1)
+        quick = asyncio.run(received(reads, cipher, spared=True))
+    assert quick == asyncio.run(received(reads, cipher, spared=False))
+
+
+def test_what_a_session_raises_ends_the_connection_and_nothing_more_is_given() -> None:
+    stream = b"".join(encrypted([data(0, b"a"), data(0, b"raise"), data(0, b"b")], GCM))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sshspare, "LARGE", 1)
+        told = asyncio.run(received([stream], GCM, spared=True))
+    assert told[:2] == [(0, None, b"a"), ("internal error",)]
+    assert (0, None, b"b") not in told
+
+
+@pytest.mark.parametrize(("cipher", "expected"), [(GCM, 3), (CTR, 0)])
+def test_only_packets_of_aes_gcm_go_the_quick_way(
+    cipher: bytes, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the test above would compare asyncssh with itself."""
+    taken = []
+    hand_over = QuickWay._hand_over
+
+    def counted(self: QuickWay, view: memoryview, at: int) -> int:
+        end = hand_over(self, view, at)
+        taken.extend([1] * bool(end))
+        return end
+
+    monkeypatch.setattr(QuickWay, "_hand_over", counted)
+    monkeypatch.setattr(sshspare, "LARGE", 1)
+    stream = b"".join(encrypted([data(0, b"one"), data(1, b"two" * 50), data(0, b"three")], cipher))
+    for places in ([], [20], [30, 70, 71], [5, 40]):
+        taken.clear()
+        told = asyncio.run(received(cut(stream, places), cipher, spared=True))
+        assert [one[2] for one in told[:3]] == [b"one", b"two" * 50, b"three"]
+        assert len(taken) == expected, f"asyncssh is made otherwise, or {places} is not understood"
