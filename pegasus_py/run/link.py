@@ -37,6 +37,8 @@ from pegasus_py.store.logs import LogFiles
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 60.0
+REFUSED_WAIT = 20.0
+"""Seconds at least before a node that refuses what it took before is tried again: some lock out who tries often."""
 CLEAR_AT = 64
 """Ended attempts are cleared from a node's spool in groups of this many, along with the next start."""
 CLEAR_AFTER = 1.0
@@ -141,7 +143,7 @@ class Link:
                     return
                 except NodeError as error:
                     failures += 1
-                    wait = self._backoff(failures) if error.transient else None
+                    wait = self._wait_after(error, failures, was_up=was_up)
                     self._down(error.what, wait, was_up=False)
                     if wait is None:
                         return
@@ -182,6 +184,16 @@ class Link:
         if self._to_clear or self._may_ride:
             self._clear_later()
         return closed
+
+    def _wait_after(self, error: NodeError, failures: int, *, was_up: bool) -> float | None:
+        """Seconds until the next try; None if it is hopeless.
+
+        A login that was good before may be refused for a while: the home is away in which the server looks for the key,
+        or we do.
+        """
+        if error.transient:
+            return self._backoff(failures)
+        return max(self._backoff(failures), REFUSED_WAIT) if was_up else None
 
     def _backoff(self, failures: int) -> float:
         """Seconds to wait: doubling with full jitter, so that nodes that vanished together do not return together."""

@@ -134,15 +134,21 @@ class Stage:
         self.opened = asyncio.Event()
         self.before_sweep: Callable[[FakeSession], None] = lambda session: None
 
+        self.refusal: NodeError | None = None
+        """What opening a session meets."""
+
         async def open_session(
             connection: Any, subnode: SubNode, queue: str, epoch: int, observer: Link
         ) -> FakeSession:
+            if self.refusal is not None:
+                raise self.refusal
             self.sessions.append(FakeSession(subnode, observer))
             return self.sessions[-1]
 
         monkeypatch.setattr(NodeSession, "open", staticmethod(open_session))
         monkeypatch.setattr(link_module, "FIRST_WAIT", 0.0)
         monkeypatch.setattr(link_module, "LONGEST_WAIT", 0.0)
+        monkeypatch.setattr(link_module, "REFUSED_WAIT", 0.0)
         self.link = Link(NODE, self._plant())
 
     def _plant(self) -> Plant:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from pegasus_py.core.events import Note
+from pegasus_py.core.events import NodeDown, Note
 from pegasus_py.core.model import Spot
 from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Over, Reported, Send
 from pegasus_py.errors import NodeError
@@ -82,6 +82,56 @@ async def test_an_attempt_whose_output_is_being_completed_is_not_attached_too(
         await until(lambda: stage.facts[-1] == Exited(attempt().id, 0))
         assert ("attach", attempt().id) not in session.said
         assert stage.logs.path(attempt()).read_bytes() == session.output
+
+
+async def test_what_a_node_refuses_from_the_start_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    stage.refusal = NodeError("node-1", "permission denied", transient=False)
+    async with _kept(stage):
+        await until(lambda: stage.facts)
+        stage.refusal = None
+        await asyncio.sleep(0.05)
+        assert stage.facts == [Closed("node-1", final=True)]
+        assert [type(e) for e in stage.events] == [NodeDown]
+        assert not stage.sessions
+
+
+async def test_a_node_that_was_up_is_tried_again_whatever_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while the server finds no key, say, because the home is away in which it looks."""
+    stage = Stage(tmp_path, monkeypatch)
+    waits: list[float | None] = []
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        stage.refusal = NodeError("node-1", "permission denied", transient=False)
+        session.observer.closed("lost")
+        await until(lambda: len(stage.facts) >= 4)
+        stage.refusal = None
+        await stage.session(2)
+        waits += [e.retry_in for e in stage.events if isinstance(e, NodeDown)]
+        assert [f for f in stage.facts if isinstance(f, Closed) and f.final] == []
+        assert isinstance(stage.facts[-1], Opened)
+        assert len(waits) >= 3 and None not in waits
+
+
+async def test_what_is_refused_is_not_asked_for_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    monkeypatch.setattr(link_module, "REFUSED_WAIT", 1000.0)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.refusal = NodeError("node-1", "permission denied", transient=False)
+        session.observer.closed("lost")
+        await until(lambda: len([e for e in stage.events if isinstance(e, NodeDown)]) == 2)
+        lost, refused = (e for e in stage.events if isinstance(e, NodeDown))
+        assert (lost.was_up, lost.retry_in) == (True, 0.0)
+        assert (refused.was_up, refused.retry_in) == (False, 1000.0)
 
 
 class FakeFollow:
