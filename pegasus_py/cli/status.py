@@ -14,7 +14,7 @@ def status(
     json: Json = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="So many ended jobs, the newest first.")] = 20,
 ) -> None:
-    """Show what runs, what has ended and how, and what is left in the queue."""
+    """Show what runs, what has ended and how, what is left in the queue, and what is in the way."""
     from pegasus_py.run.status import show_status
 
     show_status(queue_file, limit, json=json)

@@ -1,4 +1,4 @@
-"""What users ask of a running controller: signals in its terminal, and requests from `pegasus stop` and `cancel`."""
+"""What users ask of a running controller: signals in its terminal, and requests of `stop`, `cancel` and `status`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pegasus_py.core.events import Ended, Event, Note
 from pegasus_py.core.model import JobState
 from pegasus_py.core.moves import CancelAsked, StopAsked, StopLevel
 from pegasus_py.errors import PegasusError
+from pegasus_py.run.condition import condition
 from pegasus_py.run.engine import Engine
 from pegasus_py.store.control import ControlServer, Request
 
@@ -101,6 +102,8 @@ class Control:
             case "stop", {"now": bool(now)}:
                 self._stops.append(request)
                 self._stop(StopLevel.NOW if now else StopLevel.FINISH, lambda: self._acknowledge(request))
+            case "status", _:
+                self._reply(request, condition(self._engine))
             case "cancel", {"jobs": None}:
                 self._cancel(request, None)
             case "cancel", {"jobs": list(jobs)} if all(isinstance(job, int) for job in jobs):

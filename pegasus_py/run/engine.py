@@ -170,6 +170,11 @@ class Engine:
         return {live.attempt.job.id for live in state.lives()} | waiting | state.beginning
 
     @property
+    def trouble(self) -> str:
+        """Why nothing is taken from the queue; empty while it is, or could be."""
+        return self._trouble or self._untrusted
+
+    @property
     def storage_failed(self) -> bool:
         """Whether this machine's disk kept the run from recording, or from going on."""
         return bool(self._unrecorded or self._untrusted)

@@ -15,7 +15,7 @@ from pegasus_py.errors import NoController, PegasusError, StorageError, UsageErr
 from pegasus_py.show.table import table
 from pegasus_py.show.terminal import clean, plain
 from pegasus_py.show.words import counted, first_line, seconds
-from pegasus_py.store.control import living_holder
+from pegasus_py.store.control import living_holder, request
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.ledger_schema import JobRow
 from pegasus_py.store.queuefile import QueueFile
@@ -25,30 +25,40 @@ FOLLOW_EVERY = 0.1
 ASK_EVERY = 1.0
 """Seconds between looks whether there is still a controller that takes the output in."""
 BLOCK = 1 << 20
+ANSWER_WITHIN = 3.0
+"""Seconds that a controller may take to say how it is: one on another host looks once a second."""
+MOST_ABSENT = 20
+"""Sub-nodes without jobs that are named."""
 
 
 def show_status(queue_file: Path, limit: int, *, json: bool) -> None:
-    """Print the controller, the jobs by state, those that are open, the newest that ended, and what is queued."""
+    """Print the controller and how it is, the jobs by state, those that are open, the newest that ended, the queue."""
     run_dir = RunDir(queue_file)
     controller = _controller(run_dir)
+    condition, manner = _condition(run_dir) if controller else (None, "")
     counts, rows = _jobs(run_dir, limit)
-    left, trouble = _queued(queue_file)
+    left, error = _queued(queue_file)
     if json:
         print(
             json_format.dumps(
                 {
                     "controller": controller,
+                    "condition": condition,
                     "queued_in_file": left,
-                    "queue_error": trouble,
+                    "queue_error": error,
                     "counts": {state.value: number for state, number in counts.items()},
                     "jobs": [_as_dict(row) for row in rows],
                 }
             )
         )
         return
-    print(f"controller  {controller or 'none runs'}")
-    queued = trouble if left is None else f"{counted(left, 'job')} left in {queue_file}"
+    print(f"controller  {controller or 'none runs'}{manner}")
+    if condition is not None:
+        _print_nodes(condition)
+    queued = error if left is None else f"{counted(left, 'job')} left in {queue_file}"
     print(f"queue       {queued}")
+    if condition is not None and left is not None and (trouble := condition["trouble"]):
+        print(f"            nothing is taken from it: {plain(trouble)}")
     print("jobs        " + (", ".join(f"{n:,} {state}" for state, n in counts.items()) or "none yet"))
     if rows:
         print()
@@ -64,6 +74,28 @@ def _controller(run_dir: RunDir) -> str | None:
         return str(living_holder(run_dir.path))
     except NoController:
         return None
+
+
+def _condition(run_dir: RunDir) -> tuple[dict[str, Any] | None, str]:
+    """What the controller says of itself (`condition.condition`); None and in words why not if it does not."""
+    try:
+        reply = request(run_dir.path, "status", timeout=ANSWER_WITHIN)
+    except NoController:
+        return None, "; it gives no answer"
+    except (PegasusError, OSError) as error:
+        return None, f"; it cannot be asked more: {error}"
+    if "error" in reply:
+        return None, f"; {reply['error']}"
+    return reply, "; stopping" if reply["stopping"] else ""
+
+
+def _print_nodes(condition: dict[str, Any]) -> None:
+    absent = condition["absent"]
+    print(f"sub-nodes   {condition['subnodes'] - len(absent):,} of {condition['subnodes']:,} take jobs")
+    for each in absent[:MOST_ABSENT]:
+        print(f"            {plain(each['subnode'])}: {plain(each['reason'])}")
+    if (more := len(absent) - MOST_ABSENT) > 0:
+        print(f"            and {more:,} more; --json names them all")
 
 
 def _absence(run_dir: RunDir) -> NoController | None:
