@@ -93,12 +93,20 @@ class NoController(PegasusError):
 
 
 class NodeError(PegasusError):
-    """A node could not be reached or did not behave. `transient` says whether trying again may help."""
+    """A node could not be reached or did not behave. `transient` says whether trying again may help.
+
+    `hopeless`: not even if the same was good a moment ago.
+    """
 
     exit_code = ExitCode.NO_NODES
 
-    def __init__(self, host: str, what: str, *, transient: bool = True) -> None:
+    def __init__(self, host: str, what: str, *, transient: bool = True, hopeless: bool = False) -> None:
         super().__init__(f"{host}: {what}")
         self.host = host
         self.what = what
         self.transient = transient
+        self.hopeless = hopeless
+
+    def of(self, host: str, what: str = "") -> NodeError:
+        """The same under another name of the host, or in other words."""
+        return NodeError(host, what or self.what, transient=self.transient, hopeless=self.hopeless)

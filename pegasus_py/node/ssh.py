@@ -75,7 +75,7 @@ class SshConnector:
         try:
             jump = await self._jumps.enter(await self._all_hops(route.jumps))
         except NodeError as error:
-            raise NodeError(name, error.what, transient=error.transient) from error
+            raise error.of(name) from error
         try:
             link = await self._log_in(route, name, jump)
         except BaseException:
@@ -111,7 +111,7 @@ class SshConnector:
             return await asyncio.shield(asking)
         except NodeError as error:
             self._routes.pop(key, None)
-            raise NodeError(name, error.what, transient=error.transient) from error
+            raise error.of(name) from error
 
     async def _look_up(self, written: str, *, hop: bool) -> Route:
         try:

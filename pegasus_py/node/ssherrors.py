@@ -27,7 +27,8 @@ def dropped_early(error: Exception, link: Link) -> bool:
 def explain(error: Exception, route: Route, link: Link, name: str) -> NodeError:
     """The NodeError for what `asyncssh.connect` raised. `name` is how the user calls the node."""
     if key_trouble := _about_host_key(route, link):
-        return NodeError(name, key_trouble, transient=False)
+        is_changed = link.finding is not None and link.finding.verdict is Verdict.CHANGED
+        return NodeError(name, key_trouble, transient=False, hopeless=is_changed)
     what, transient = _in_words(error, route, link)
     return NodeError(name, what, transient=transient)
 

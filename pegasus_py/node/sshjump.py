@@ -55,7 +55,7 @@ class JumpHosts:
             what = (
                 error.what if error.what.startswith("jump host ") else f"jump host {hops[-1]}: {error.what}"
             )
-            raise NodeError(error.host, what, transient=error.transient) from error
+            raise error.of(error.host, what) from error
         except BaseException:
             self.leave(jump)
             raise

@@ -51,6 +51,8 @@ class QuickWay:
             while end := self._hand_over(view, at):
                 at = end
         except Exception:  # noqa: BLE001 -- as asyncssh does with what a session raises
+            # Nothing more of what has come, nor of what comes before it is closed.
+            own._recv_handler = lambda: False
             own.internal_error()
             return b"", 0
         return data, at
@@ -80,9 +82,10 @@ class QuickWay:
             return 0
         try:
             plain = self._key.decrypt(cipher._iv, view[at + 4 : end], view[at : at + 4])
-        except _ciphers.InvalidTag:
+        except (_ciphers.InvalidTag, TypeError):
+            # Broken, or cryptography of a version before 40, which does not take a view.
             return 0
-        if len(plain) < HEAD or plain[1] != asyncssh.constants.MSG_CHANNEL_DATA:
+        if len(plain) < HEAD or plain[1] != asyncssh.constants.MSG_CHANNEL_DATA or not plain[0]:
             return 0
         channel = own._channels.get(int.from_bytes(plain[2:6], "big"))
         size = int.from_bytes(plain[6:HEAD], "big")

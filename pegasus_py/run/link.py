@@ -189,11 +189,12 @@ class Link:
         """Seconds until the next try; None if it is hopeless.
 
         A login that was good before may be refused for a while: the home is away in which the server looks for the key,
-        or we do.
+        or we do. A host key that was good before and is another one now is no such thing.
         """
         if error.transient:
             return self._backoff(failures)
-        return max(self._backoff(failures), REFUSED_WAIT) if was_up else None
+        is_hopeless = error.hopeless or not was_up
+        return None if is_hopeless else self._plant.random.uniform(REFUSED_WAIT, 2 * REFUSED_WAIT)
 
     def _backoff(self, failures: int) -> float:
         """Seconds to wait: doubling with full jitter, so that nodes that vanished together do not return together."""

@@ -99,7 +99,7 @@ async def test_a_changed_key_is_refused_whatever_is_asked(
     server.start()
     error = await refusal(server, SshConnector(accept_new=accept_new))
     assert not error.transient
-    assert "HOST KEY CHANGED" in error.what
+    assert "HOST KEY CHANGED" in error.what and error.hopeless
     assert f"{home}/.ssh/known_hosts:2" in error.what
     assert f"ssh-keygen -R '[{server.address}]:{server.port}' -f {home}/.ssh/known_hosts" in error.what
     assert (home / ".ssh/known_hosts").read_text() == known

@@ -131,7 +131,18 @@ async def test_what_is_refused_is_not_asked_for_often(
         await until(lambda: len([e for e in stage.events if isinstance(e, NodeDown)]) == 2)
         lost, refused = (e for e in stage.events if isinstance(e, NodeDown))
         assert (lost.was_up, lost.retry_in) == (True, 0.0)
-        assert (refused.was_up, refused.retry_in) == (False, 1000.0)
+        assert not refused.was_up and refused.retry_in is not None and 1000.0 <= refused.retry_in <= 2000.0
+
+
+async def test_a_host_key_that_has_changed_is_not_tried_again_even_if_the_node_was_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.refusal = NodeError("node-1", "HOST KEY CHANGED", transient=False, hopeless=True)
+        session.observer.closed("lost")
+        await until(lambda: stage.facts[-1] == Closed("node-1", final=True))
 
 
 class FakeFollow:
