@@ -531,9 +531,16 @@ members() {
     done
 }
 
-# TERM once each: to many programs a second one means "at once".
+# TERM once each: to many programs a second one means "at once". None for what is started afterwards by one that was
+# told and goes on: that is how it finishes, and there is a grace period for it.
 ask_to_end() {
     case " $told " in *" $2 "*) return ;; esac
+    case "$again $told $spared" in
+    "yes "*" $st_parent:"*)
+        case " $spared " in *" $2 "*) ;; *) spared="$spared $2" ;; esac
+        return
+        ;;
+    esac
     told="$told $2"
     kill -TERM "$1"
     kill -CONT "$1"
@@ -545,7 +552,7 @@ kill_it() {
 
 # end NAME GRACE (centiseconds)
 end() {
-    known='' told='' empty=0
+    known='' told='' spared='' again='' empty=0
     look "$1"
     if [ "$spot" = elsewhere ]; then
         printf 'error attempt %s is on %s, which shares this spool\n' "$1" "$where"
@@ -559,6 +566,7 @@ end() {
     until=$((now + $2))
     while [ $empty -lt 2 ] && [ "$now" -lt "$until" ]; do
         members "$1" ask_to_end
+        again=yes
         if [ -n "$found" ]; then empty=0; else empty=$((empty + 1)); fi
         doze
         clock

@@ -113,6 +113,43 @@ def test_term_comes_once_and_the_grace_is_used(place: Place) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "helper",
+    ["sleep 0.5", "sh -c 'sleep 0.2; sleep 0.3'", "setsid sh -c '(sleep 0.5); true'"],
+)
+def test_what_a_process_starts_to_finish_has_the_grace_period_too(place: Place, helper: str) -> None:
+    """To save a checkpoint, say."""
+    script = (
+        f"trap '{helper.replace(chr(39), chr(34))} && echo saved; exit 7' TERM; echo ready; sleep 600 & wait"
+    )
+
+    async def main() -> None:
+        async with place.node() as node:
+            node.session.start(attempt(1, script))
+            await node.job_pid(1)
+            await until(lambda: (place.spool / QUEUE / "1.1.out").read_bytes(), "the trap")
+            assert await node.session.end(attempt_id(1), 20) == ()
+            _, _, status, _, inline = await node.watcher.next()
+            assert (status, inline) == (7, b"ready\nsaved\n")
+
+    asyncio.run(main())
+
+
+def test_what_is_started_to_finish_ends_with_the_grace_period(place: Place) -> None:
+    script = "trap 'setsid sleep 600; sleep 601' TERM; echo ready; sleep 602 & wait"
+
+    async def main() -> None:
+        async with place.node() as node:
+            node.session.start(attempt(1, script))
+            await node.job_pid(1)
+            await until(lambda: (place.spool / QUEUE / "1.1.out").read_bytes(), "the trap")
+            assert await node.session.end(attempt_id(1), 0.5) == ()
+            assert carriers(attempt_id(1)) == []
+            assert (await node.watcher.next())[2] == 137
+
+    asyncio.run(main())
+
+
 def test_strangers_and_other_attempts_are_left_alone(place: Place) -> None:
     async def main() -> None:
         async with place.node("n1") as one, place.node("n2") as two:
