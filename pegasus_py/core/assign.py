@@ -49,7 +49,7 @@ def _begin_pinned(state: State, orders: list[Order]) -> None:
         seat = state.seats.get(name)
         if waiting is not None and (seat is None or not seat.member or seat.link is Link.DEAD):
             state.forget(waiting)
-            orders.append(Drop(waiting.job, "its node is not part of this run"))
+            orders.append(Drop(waiting.job, waiting.number - 1, "its node is not part of this run"))
             state.callers[name] = None
         elif waiting is not None and name in state.free:
             _begin(state, waiting, name, orders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from pegasus_py.core.model import Attempt, End, SubNode
+from pegasus_py.core.model import Attempt, End, Job, SubNode
 
 
 class NodeUp(Struct, frozen=True):
@@ -56,6 +56,14 @@ class Ended(Struct, frozen=True):
     retry_in: float | None = None
 
 
+class Dropped(Struct, frozen=True):
+    """A job that had failed is not tried again: cancelled while it waited, or, if there is a `reason`, given up."""
+
+    job: Job
+    attempts: int
+    reason: str = ""
+
+
 class QueueBad(Struct, frozen=True):
     """The queue file cannot be understood; `error` is a line with file, line, column. Said once per fault.
 
@@ -84,4 +92,16 @@ class Note(Struct, frozen=True):
     warning: bool = False
 
 
-Event = NodeUp | NodeDown | NodeSetAside | Started | Output | Ended | QueueBad | QueueMended | Stopping | Note
+Event = (
+    NodeUp
+    | NodeDown
+    | NodeSetAside
+    | Started
+    | Output
+    | Ended
+    | Dropped
+    | QueueBad
+    | QueueMended
+    | Stopping
+    | Note
+)

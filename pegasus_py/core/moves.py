@@ -243,9 +243,13 @@ class Record(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """A waiting job is cancelled before its next attempt, `reason` in words if it was not the user's wish."""
+    """A waiting job is cancelled before its next attempt, `reason` in words if it was not the user's wish.
+
+    `attempts` is how many it has had.
+    """
 
     job: Job
+    attempts: int
     reason: str = ""
 
 

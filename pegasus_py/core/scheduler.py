@@ -160,7 +160,7 @@ def _began(state: State, fact: Began, now: float, orders: list[Order]) -> None:
     if fact.attempt is not None:
         launch(state, fact.attempt, fact.waiting.tries + 1, now, orders, unwanted=unwanted)
     elif fact.error or unwanted:
-        orders.append(Drop(job, fact.error))
+        orders.append(Drop(job, fact.waiting.number - 1, fact.error))
         state.round_failed = True
     else:
         state.waiting[job.id] = fact.waiting
@@ -323,7 +323,7 @@ def _cancel_asked(state: State, fact: CancelAsked, now: float, orders: list[Orde
             end(live, JobState.CANCELLED, orders)
     for waiting in [w for w in (*state.waiting.values(), *state.ready) if wanted(w.job.id)]:
         state.forget(waiting)
-        orders.append(Drop(waiting.job))
+        orders.append(Drop(waiting.job, waiting.number - 1))
         state.round_failed = True
     state.unwanted |= {job for job in state.beginning if wanted(job)}
 

@@ -73,7 +73,7 @@ def expel(state: State, seat: Seat, reason: str, orders: list[Order]) -> None:
     name = seat.subnode.name
     for waiting in [w for w in (*state.waiting.values(), *state.ready) if w.pinned and w.job.subnode == name]:
         state.forget(waiting)
-        orders.append(Drop(waiting.job, "its node left the broadcast"))
+        orders.append(Drop(waiting.job, waiting.number - 1, "its node left the broadcast"))
     orders.append(Expel(name, reason))
 
 

@@ -18,8 +18,10 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-def render(text: str, params: Params | Mapping[str, str], place: Place) -> str:
+def render(text: str, params: Params | Mapping[str, str], place: Place, on: str = "") -> str:
     """`text` with its parameters put in. The result is exact: no escaping, line ends and final newlines kept.
+
+    `on` is the sub-node whose parameters are among them.
 
     Raises BadInput at `place` for bad syntax, for a name that `params` does not have (it says which there are), and
     for a template that would cost the controller too much time or memory.
@@ -32,7 +34,8 @@ def render(text: str, params: Params | Mapping[str, str], place: Place) -> str:
     try:
         return sandbox.render(text, values)
     except sandbox.UndefinedName as error:
-        raise BadInput(place, f"{error}; defined here: {_listed(values)}") from None
+        where = f" on {on}; defined there" if on else "; defined here"
+        raise BadInput(place, f"{error}{where}: {_listed(values)}") from None
     except sandbox.TemplateFault as error:
         raise BadInput(place, str(error)) from None
 

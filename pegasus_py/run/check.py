@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pegasus_py.core.entries import Entry
-from pegasus_py.core.joboptions import KNOWN
 from pegasus_py.core.model import SubNode
 from pegasus_py.core.template import merge_params, undefined_names
 from pegasus_py.errors import BadInput
@@ -16,13 +15,12 @@ MOST = 2_000
 
 
 def check_templates(queue: QueueFile) -> None:
-    """Raise BadInput for text that does not parse, templates included, and for options in the wrong place."""
+    """Raise BadInput for text that does not parse, templates included."""
     queue.check()
     for number, entry in enumerate(queue.entries()):
         if number >= MOST:
             return
-        _check_place(entry)
-        for text in _templates(entry):
+        for text in entry.templates:
             undefined_names(text, place=entry.place)
 
 
@@ -33,31 +31,16 @@ def check_queue(queue: QueueFile, subnodes: Sequence[SubNode]) -> None:
     for number, entry in enumerate(queue.entries()):
         if number >= MOST:
             return
-        _check_place(entry)
         for subnode in kinds.values():
             _check_names(entry, subnode)
 
 
-def _check_place(entry: Entry) -> None:
-    """A name of an option beside `command` is a parameter. If no command has it, it was meant to be the option."""
-    for name, _ in entry.first().params:
-        if name in KNOWN and not any(name in text for text in _templates(entry)):
-            raise BadInput(
-                entry.place,
-                f"{name!r} stands beside `command` and no command uses it: an option belongs under `options:`",
-            )
-
-
 def _check_names(entry: Entry, subnode: SubNode) -> None:
     known = {name for name, _ in merge_params(subnode, entry.first())}
-    for text in _templates(entry):
+    for text in entry.templates:
         missing = sorted(undefined_names(text, place=entry.place) - known)
         if missing:
             raise BadInput(
                 entry.place,
                 f"{missing[0]!r} is not defined on {subnode.name}; known there: {', '.join(sorted(known))}",
             )
-
-
-def _templates(entry: Entry) -> list[str]:
-    return [*entry.commands, *([entry.options.cancel] if entry.options.cancel else [])]

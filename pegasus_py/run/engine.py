@@ -20,6 +20,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from pegasus_py.core.events import (
+    Dropped,
     Ended,
     Event,
     NodeSetAside,
@@ -508,8 +509,7 @@ class Engine:
                 why = self.links[order.seat].reason
                 self._tell(NodeSetAside(subnode, f"{order.reason}{': ' + why if why else ''}"))
             case Drop():
-                reason = f": {order.reason}" if order.reason else ""
-                self._tell(Note(f"job {order.job.id} is cancelled{reason}", warning=bool(order.reason)))
+                self._tell(Dropped(order.job, order.attempts, order.reason))
                 self.on_end(order.job.id, None)
             case Finish():
                 pass

@@ -239,6 +239,7 @@ class _Life:
     def _sum_up(self, state: State, outcome: Outcome, engine: Engine) -> ExitCode:
         summary = self._screen.summary
         summary.open = len(state.seat_of)
+        summary.waiting = len(state.waiting) + len(state.ready)
         left = _left(self._queue)
         summary.not_started = left
         if outcome is Outcome.NO_NODES and state.ever_up and state.settings.require_all and not state.started:
@@ -271,7 +272,7 @@ def _exit_code(summary: Summary, state: State, outcome: Outcome, left: int | Non
         return ExitCode.JOBS_FAILED
     if summary.queue_error:
         return ExitCode.STORAGE if summary.storage_failed else ExitCode.BAD_INPUT
-    waiting = state.waiting or len(state.ready)
-    if outcome in (Outcome.STOPPED, Outcome.LEFT) and (left or left is None or summary.open or waiting):
+    rest = left or left is None or summary.open or summary.waiting
+    if outcome in (Outcome.STOPPED, Outcome.LEFT) and rest:
         return ExitCode.STOPPED
     return ExitCode.JOBS_FAILED if summary.open else ExitCode.OK

@@ -59,7 +59,12 @@ def ask_cancel(queue_file: Path, jobs: Sequence[int] | None) -> tuple[list[str],
 
 def _ask(state: Path, verb: str, arguments: dict[str, Any], timeout: float) -> dict[str, Any]:
     def say(holder: Holder) -> None:
-        print(f"pegasus: waiting for the controller ({holder})", file=sys.stderr)
+        what = (
+            ""
+            if verb == "stop"
+            else "; a job on a node that cannot be reached is ended when the node is back"
+        )
+        print(f"pegasus: waiting for the controller ({holder}){what}", file=sys.stderr)
 
     try:
         reply = request(state, verb, arguments, timeout, say)

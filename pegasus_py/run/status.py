@@ -133,7 +133,7 @@ def _queued(queue_file: Path) -> tuple[int | None, str]:
 def _cells(row: JobRow) -> list[str]:
     end = row.end
     if row.state is JobState.QUEUED:
-        length = ""
+        length = f"in {seconds(max(0.0, row.due - time.time()))}" if row.due else ""
     elif end is not None and end.duration is not None:
         length = seconds(end.duration)
     else:
@@ -161,6 +161,7 @@ def _as_dict(row: JobRow) -> dict[str, Any]:
         "attempts": row.number,
         "began": row.began,
         "ended": row.ended,
+        "due": row.due,
         "status": None if end is None else end.status,
         "reason": None if end is None else end.reason,
         "duration": None if end is None else end.duration,
@@ -168,7 +169,9 @@ def _as_dict(row: JobRow) -> dict[str, Any]:
 
 
 def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -> None:
-    """Write an attempt's output to stdout. UsageError when there is no such job or attempt.
+    """Write an attempt's output to stdout; to `follow` goes on with the next attempts unless one is named.
+
+    UsageError when there is no such job or attempt.
 
     NoController when there is nobody (any more) who would take in what is to be followed.
     """
@@ -178,6 +181,7 @@ def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -
     with Ledger.open(run_dir.ledger, create=False) as ledger:
         attempts = ledger.attempts(job)
         number = attempt or len(attempts)
+        newest = follow and attempt is None
         if not attempts or number > len(attempts):
             known = (
                 f"job {job} has {counted(len(attempts), 'attempt')}" if attempts else f"there is no job {job}"
@@ -188,9 +192,14 @@ def show_log(queue_file: Path, job: int, attempt: int | None, *, follow: bool) -
         asked = 0.0
         alone: NoController | None = None
         while True:
-            ended = ledger.attempts(job)[number - 1].end is not None
+            row = ledger.jobs(ids=[job])[0]
+            ended = row.number > number or row.end is not None
             done = _copy(path, done)
-            if ended or not follow:
+            if newest and row.number > number:
+                number += 1
+                path, done = run_dir.logs / f"{job}.{number}.log", 0
+                continue
+            if not follow or (ended and (row.state.is_end or not newest)):
                 return
             if alone is not None:
                 raise NoController(f"job {job} has not ended as far as is known, but {alone}")

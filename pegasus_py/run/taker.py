@@ -142,8 +142,8 @@ class Taker:
 
     def _job(self, job_id: int, task: Task, subnode: SubNode, round_: int | None) -> Job:
         params: Params = merge_params(subnode, task)
-        command = render(task.command, params, task.place)
-        cancel = render(task.options.cancel, params, task.place) if task.options.cancel else None
+        command = render(task.command, params, task.place, subnode.name)
+        cancel = task.options.cancel and render(task.options.cancel, params, task.place, subnode.name)
         return Job(job_id, task, command, subnode.name, cancel, round_)
 
     def _now(self) -> str:

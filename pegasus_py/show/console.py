@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from pegasus_py.core.events import (
+    Dropped,
     Ended,
     Event,
     NodeDown,
@@ -94,6 +95,7 @@ class Console:
 
     def handle(self, event: Event) -> None:
         """Take an event; what it prints goes out with the next `flush` at the latest."""
+        self._begin()
         match event:
             case Output():
                 self._output(event)
@@ -121,6 +123,11 @@ class Console:
                     # Over the ^C that the terminal has put there.
                     self._put(ERR, b"\r")
                 self._say(_stopping(event), colour=_YELLOW)
+            case Dropped():
+                reason = f": {plain(event.reason)}" if event.reason else ""
+                warning = "warning: " if reason else ""
+                text = f"pegasus: {warning}job {event.job.id} is cancelled{reason}"
+                self._say(text, colour=_YELLOW if reason else None)
             case Note():
                 warning = "warning: " if event.warning else ""
                 self._say(f"pegasus: {warning}{plain(event.text)}", colour=_YELLOW if event.warning else None)
@@ -130,18 +137,18 @@ class Console:
 
         The text must be clean and end with a newline, as `Summary.render` makes it.
         """
+        self._begin()
         stream = ERR if err else OUT
         self._put(stream, render(self._width[stream], self._colour[stream]).encode())
 
     def flush(self) -> None:
         """Hand on all complete lines, and draw the bar that moved last."""
+        self._begin()
         if self._live:
             self._draw()
         if self._parts:
             parts, self._parts, self._size = self._parts, [], 0
             self._outlet.send(parts)
-        if self._measure:
-            self._set_width(self._measure())
 
     def close(self, timeout: float | None = None) -> None:
         """Print the lines that were begun, and wait (at most `timeout` seconds) until all is written."""
@@ -151,6 +158,11 @@ class Console:
         self._bar = None
         self.flush()
         self._outlet.close(timeout)
+
+    def _begin(self) -> None:
+        """Before the first of what goes out together: the window may have been resized."""
+        if self._measure is not None and not self._parts:
+            self._set_width(self._measure())
 
     def _set_width(self, width: int | None) -> None:
         self._width = (width if self._terminals[OUT] else None, width if self._terminals[ERR] else None)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from pegasus_py.core.events import (
+    Dropped,
     Ended,
     Event,
     NodeDown,
@@ -57,7 +58,8 @@ class Summary:
     """A subscriber that counts. Memory is bounded by the sub-nodes and `most`, whatever the number of jobs.
 
     `not_started` is set by the run when it ends: the entries left in the queue, None while that is not known (a
-    queue that cannot be read). `open`, set then too, counts attempts that had not ended: they go on on their nodes.
+    queue that cannot be read). Set then too: `open` counts attempts that had not ended, which go on on their nodes, and
+    `waiting` jobs that had failed and are to be tried again.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -71,7 +73,9 @@ class Summary:
         self.storage_failed = False
         """What `queue_error` says is the disk's fault, not the text's."""
         self.retried = 0
+        self._to_retry: set[int] = set()
         self.open = 0
+        self.waiting = 0
         self._most = most
 
     @property
@@ -84,6 +88,8 @@ class Summary:
         match event:
             case Ended():
                 self._take_end(event)
+            case Dropped():
+                self._take_dropped(event)
             case NodeUp():
                 self.unreachable.pop(event.subnode.name, None)
                 self.nodes.setdefault(event.subnode.name, Counter())
@@ -96,16 +102,42 @@ class Summary:
             case QueueMended():
                 self.queue_error = ""
 
+    def _take_dropped(self, event: Dropped) -> None:
+        job = event.job
+        if job.id in self._to_retry:
+            self._to_retry.discard(job.id)
+            self.retried -= 1
+        self._count(job.subnode, JobState.CANCELLED)
+        if len(self.failures) < self._most:
+            reason = event.reason or "cancelled before its next attempt"
+            self.failures.append(
+                Failure(
+                    job=job.id,
+                    name=job.task.options.name,
+                    state=JobState.CANCELLED,
+                    subnode=job.subnode,
+                    command=words.first_line(job.command),
+                    attempt=event.attempts,
+                    status=None,
+                    signal=None,
+                    reason=reason[: words.LONGEST_COMMAND],
+                    duration=None,
+                    log="",
+                )
+            )
+
+    def _count(self, subnode: str, state: JobState) -> None:
+        self.counts[state] += 1
+        self.nodes.setdefault(subnode, Counter())[state] += 1
+
     def _take_end(self, event: Ended) -> None:
+        attempt, end = event.attempt, event.end
         if event.retry_in is not None:
             self.retried += 1
+            self._to_retry.add(attempt.job.id)
             return
-        attempt, end = event.attempt, event.end
-        self.counts[end.state] += 1
-        node = self.nodes.get(attempt.subnode)
-        if node is None:
-            node = self.nodes[attempt.subnode] = Counter()
-        node[end.state] += 1
+        self._to_retry.discard(attempt.job.id)
+        self._count(attempt.subnode, end.state)
         if end.state is JobState.SUCCEEDED or len(self.failures) >= self._most:
             return
         signal = words.signal_name(end.status) if end.status is not None else None
@@ -151,6 +183,7 @@ class Summary:
             "counts": {state.value: self.counts[state] for state in _ENDS},
             "not_started": self.not_started,
             "open": self.open,
+            "waiting": self.waiting,
             "retried": self.retried,
             "failures": [self._failure_dict(failure) for failure in self.failures],
             "failures_not_listed": self.failed - len(self.failures),
@@ -198,6 +231,8 @@ class Summary:
                 parts.append(_in(tint, f"{count:,} {state.value}", colour and count > 0))
         if self.open:
             parts.append(_in(_YELLOW, f"{self.open:,} still running", colour))
+        if self.waiting:
+            parts.append(_in(_YELLOW, f"{self.waiting:,} to be tried again", colour))
         if self.not_started:
             parts.append(_in(_YELLOW, f"{self.not_started:,} not started", colour))
         if self.retried:

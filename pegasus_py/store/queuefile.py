@@ -9,6 +9,7 @@ only take the place of the earlier ones there when these are on the disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -45,6 +46,7 @@ class QueueFile:
         self.path = Path(path)
         self.real = Path(os.path.realpath(path))
         self.name = str(path)
+        self._is_linked = self.real != self.path.absolute()
         self.is_local = is_local(self.real.parent)
         """On a disk of this machine's own: what was written is what all see."""
         self.lock = QueueLock(self.real)
@@ -77,6 +79,8 @@ class QueueFile:
 
     def changed(self) -> bool:
         """Whether the file is another than this object last saw or wrote. Opens it, so that NFS looks too."""
+        if self._leads_elsewhere():
+            return True
         try:
             # Asked many times a second: only what is needed.
             fd = os.open(self.real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -108,11 +112,33 @@ class QueueFile:
 
     def _open(self, flags: int) -> int:
         # O_NONBLOCK: a named pipe must not hold us up before it is refused.
-        fd = os.open(self.real, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fd = os.open(self.real, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise self._moved() from None
+        if self._leads_elsewhere():
+            os.close(fd)
+            raise self._moved()
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise BadInput(Place(self.name), "not a regular file; name another with -Q")
         return fd
+
+    def _leads_elsewhere(self) -> bool:
+        """Whether a symlink that led to the file leads to another one now, or has become one itself."""
+        return self._is_linked and os.path.realpath(self.path) != str(self.real)
+
+    def _moved(self) -> BadInput:
+        """Its lock, its ledger and its controller are looked for beside the other file: both would take its entries."""
+        # So that it is looked at until it has come back.
+        self._seen = None
+        there = os.path.realpath(self.path)
+        what = (
+            f"this is another file now ({there}), which has no controller yet; put it back, or end this run"
+        )
+        return BadInput(Place(self.name), what)
 
     # --- changing
 

@@ -257,15 +257,23 @@ def test_only_the_stream_that_is_a_terminal_gets_colours_and_wrapping() -> None:
 
 
 def test_the_width_follows_the_window() -> None:
-    out = io.BytesIO()
-    widths = iter([80, 34, 34])
-    console = Console(out, None, colour=False, width=80, names=("node-1",), measure=lambda: next(widths))
-    for _ in range(2):
-        console.handle(output(b"x" * 30 + b"\n"))
-        console.flush()
+    """From the first line after it was resized, however long before."""
+    out, err = io.BytesIO(), io.BytesIO()
+    width = 80
+    console = Console(out, err, colour=False, width=80, names=("node-1",), measure=lambda: width)
     console.handle(output(b"x" * 30 + b"\n"))
     console.flush()
-    assert out.getvalue().splitlines() == [b"[node-1] " + b"x" * n for n in (30, 30, 25, 5)]
+    width = 34
+    console.handle(output(b"x" * 30 + b"\n"))
+    console.flush()
+    width = 60
+    console.handle(output(b"x" * 30 + b"\n"))
+    console.flush()
+    width = 50
+    console.report(lambda width, colour: f"{width}\n")
+    console.close()
+    assert out.getvalue().splitlines() == [b"[node-1] " + b"x" * n for n in (30, 25, 5, 30)]
+    assert err.getvalue() == b"50\n"
 
 
 def test_without_streams_nothing_fails() -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 import tracemalloc
 
-from pegasus_py.core.events import Event, NodeDown, NodeSetAside, NodeUp, QueueBad, QueueMended, Started
+from pegasus_py.core.events import (
+    Dropped,
+    Event,
+    NodeDown,
+    NodeSetAside,
+    NodeUp,
+    QueueBad,
+    QueueMended,
+    Started,
+)
 from pegasus_py.core.model import JobState
 from pegasus_py.show.summary import Summary
 from pegasus_py.show.table import table
@@ -43,6 +52,24 @@ def test_counts_and_failures_are_named() -> None:
     assert "not reached: node-3: connection refused" in lines
     assert "set aside: node-2: 5 attempts failed in a row" in lines
     assert lines[-1] == "1 succeeded, 2 failed, 1 lost, 2 not started, 1 retried"
+
+
+def test_a_job_that_is_not_tried_again_is_counted_and_named() -> None:
+    """And was not retried."""
+    summary = Summary()
+    summary.handle(ended(1))
+    summary.handle(ended(3, JobState.FAILED, 1, retry_in=60.0))
+    summary.handle(ended(4, JobState.FAILED, 1, retry_in=60.0))
+    summary.handle(Dropped(attempt(3).job, 1))
+    # It had failed in an earlier run.
+    summary.handle(Dropped(attempt(9).job, 2, "its node left the broadcast"))
+    lines = summary.render(None, colour=False).splitlines()
+    assert lines[1].startswith("3    cancelled ") and "cancelled before its next attempt" in lines[1]
+    assert lines[2].startswith("9    cancelled ") and "its node left the broadcast" in lines[2]
+    assert lines[-1] == "1 succeeded, 0 failed, 2 cancelled, 1 retried"
+    found = summary.as_dict()
+    assert (found["counts"]["cancelled"], found["retried"], found["failures_not_listed"]) == (2, 1, 0)
+    assert [f["attempt"] for f in found["failures"]] == [1, 2]
 
 
 def test_it_fits_eighty_columns_and_still_names_the_logs() -> None:

@@ -183,6 +183,51 @@ def test_a_change_that_leaves_no_trace_in_the_times_is_seen(engine: Engine) -> N
     assert commands(engine) == ["a", "X"]
 
 
+def test_a_file_that_has_become_a_link_is_left_alone_until_it_is_back(tmp_path: Path) -> None:
+    """Another controller would find its lock and its ledger beside the file to which it leads."""
+    path, elsewhere = tmp_path / "queue.yaml", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path.write_text("- one\n- two\n")
+    queue = QueueFile(path)
+    with queue.hold() as taking:
+        assert taking.peek() is not None
+    path.rename(elsewhere / "queue.yaml")
+    path.symlink_to(elsewhere / "queue.yaml")
+    for _ in range(2):
+        with pytest.raises(BadInput, match=f"another file now \\({elsewhere}/queue.yaml\\)"), queue.hold():
+            pass
+        assert queue.changed()
+    path.unlink()
+    (elsewhere / "queue.yaml").rename(path)
+    assert queue.changed()
+    with queue.hold() as taking:
+        assert (task := taking.peek()) is not None and task.command == "one"
+    assert not queue.changed()
+
+
+@pytest.mark.parametrize("how", ["a file", "another link", "nothing"])
+def test_a_link_that_leads_elsewhere_is_noticed(tmp_path: Path, how: str) -> None:
+    """`sed -i` makes a file of it."""
+    real, other, link = (tmp_path / name for name in ("real.yaml", "other.yaml", "queue.yaml"))
+    real.write_text("- one\n")
+    other.write_text("- two\n")
+    link.symlink_to(real)
+    queue = QueueFile(link)
+    with queue.hold() as taking:
+        assert taking.peek() is not None
+    assert not queue.changed()
+    link.unlink()
+    if how != "nothing":
+        link.symlink_to(other) if how == "another link" else other.rename(link)
+    assert queue.changed()
+    with pytest.raises(BadInput, match="another file now"), queue.hold():
+        pass
+    link.unlink(missing_ok=True)
+    link.symlink_to(real)
+    with queue.hold() as taking:
+        assert (task := taking.peek()) is not None and task.command == "one"
+
+
 def test_a_symlink_stays_one_and_mode_is_kept(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     real = tmp_path / "real" / "queue.yaml"
