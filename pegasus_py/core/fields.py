@@ -41,7 +41,8 @@ def a_text(node: Node, file: str, key: str) -> str:
     if not isinstance(node, Scalar):
         raise BadInput(at(node, file), f"`{key}` takes one text; quote it")
     if node.plain and not node.text:
-        raise BadInput(at(node, file), f"`{key}` has no value here; write one, or '' for an empty text")
+        instead = "remove the entry" if key == "command" else "'' for an empty text"
+        raise BadInput(at(node, file), f"`{key}` has no value here; write one, or {instead}")
     if "\0" in node.text:
         raise BadInput(at(node, file), f"`{key}` has a NUL character, which no command can take; remove it")
     return node.text
