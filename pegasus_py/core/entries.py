@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pegasus_py.core import grid
 from pegasus_py.core.fields import a_text, name_of_parameter, texts
-from pegasus_py.core.joboptions import KNOWN, option_texts, parse_options
+from pegasus_py.core.joboptions import option_texts, parse_options
 from pegasus_py.core.model import JobOptions, Task
 from pegasus_py.core.nodes import Mapping, Node, Scalar
 from pegasus_py.core.yamlwrite import inline, one_line, scalar
@@ -96,15 +96,7 @@ def parse_entry(node: Node, file: str) -> Entry:
         raise BadInput(
             place, 'an entry without `command`; add it, or quote the line if ": " is part of a command'
         )
-    entry = Entry(commands, tuple(params), options, place)
-    for name, _ in params:
-        # It is a parameter. If no command has it, it was meant to be the option.
-        if name in KNOWN and not any(name in text for text in entry.templates):
-            raise BadInput(
-                place,
-                f"{name!r} stands beside `command` and no command uses it: an option belongs under `options:`",
-            )
-    return entry
+    return Entry(commands, tuple(params), options, place)
 
 
 def _at(node: Node, file: str, what: str) -> BadInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pegasus_py.core.fields import a_text, at, texts
@@ -52,6 +53,19 @@ def _value(key: str, node: Node, file: str) -> object:
     if key == "name" and not text.isprintable():
         raise BadInput(at(node, file), "name: must be one line of printable characters")
     return text
+
+
+def misplaced(params: Iterable[str], templates: Sequence[str]) -> str:
+    """What is wrong if a name of an option stands among the parameters and no text has it; nothing if all is well.
+
+    Then it was meant to be the option.
+    """
+    for name in params:
+        if name in KNOWN and not any(name in text for text in templates):
+            return (
+                f"{name!r} stands beside `command` and no command uses it: an option belongs under `options:`"
+            )
+    return ""
 
 
 def _state(text: str, node: Node, file: str) -> JobState:

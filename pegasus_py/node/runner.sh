@@ -535,13 +535,15 @@ members() {
 # told and goes on: that is how it finishes, and there is a grace period for it.
 ask_to_end() {
     case " $told " in *" $2 "*) return ;; esac
-    case "$again $told $spared" in
-    "yes "*" $st_parent:"*)
-        case " $spared " in *" $2 "*) ;; *) spared="$spared $2" ;; esac
+    before=${when##*" $st_parent="}
+    if [ "$before" != "$when" ] && [ "$1" -gt "${before%% *}" ]; then
+        # What it starts in its turn is a part of that.
+        case "$when" in *" $1=$1 "*) ;; *) when="$when $1=$1 " ;; esac
         return
-        ;;
-    esac
-    told="$told $2"
+    fi
+    # Processes are numbered in their order: one with a lower number than this was there before.
+    : &
+    told="$told $2" lately="$lately $1=$! "
     kill -TERM "$1"
     kill -CONT "$1"
 }
@@ -552,7 +554,7 @@ kill_it() {
 
 # end NAME GRACE (centiseconds)
 end() {
-    known='' told='' spared='' again='' empty=0
+    known='' told='' when='' empty=0
     look "$1"
     if [ "$spot" = elsewhere ]; then
         printf 'error attempt %s is on %s, which shares this spool\n' "$1" "$where"
@@ -565,8 +567,10 @@ end() {
     clock
     until=$((now + $2))
     while [ $empty -lt 2 ] && [ "$now" -lt "$until" ]; do
+        # What is found along with its parent was there before, too.
+        lately=''
         members "$1" ask_to_end
-        again=yes
+        when="$when$lately"
         if [ -n "$found" ]; then empty=0; else empty=$((empty + 1)); fi
         doze
         clock

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pegasus_py.core.entries import Entry
+from pegasus_py.core.joboptions import misplaced
 from pegasus_py.core.model import SubNode
 from pegasus_py.core.template import merge_params, undefined_names
 from pegasus_py.errors import BadInput
@@ -15,11 +16,12 @@ MOST = 2_000
 
 
 def check_templates(queue: QueueFile) -> None:
-    """Raise BadInput for text that does not parse, templates included."""
+    """Raise BadInput for text that does not parse, templates included, and for options in the wrong place."""
     queue.check()
     for number, entry in enumerate(queue.entries()):
         if number >= MOST:
             return
+        _check_place(entry)
         for text in entry.templates:
             undefined_names(text, place=entry.place)
 
@@ -31,8 +33,14 @@ def check_queue(queue: QueueFile, subnodes: Sequence[SubNode]) -> None:
     for number, entry in enumerate(queue.entries()):
         if number >= MOST:
             return
+        _check_place(entry)
         for subnode in kinds.values():
             _check_names(entry, subnode)
+
+
+def _check_place(entry: Entry) -> None:
+    if fault := misplaced((name for name, _ in entry.params), entry.templates):
+        raise BadInput(entry.place, fault)
 
 
 def _check_names(entry: Entry, subnode: SubNode) -> None:

@@ -382,6 +382,8 @@ class Engine:
             return haul
         haul = self._taker.take(order)
         self._say_trouble(haul.error)
+        for doubt in haul.doubts:
+            self._tell(Note(doubt, warning=True))
         return haul
 
     async def _write(self, turn: _Turn) -> None:

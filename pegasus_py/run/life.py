@@ -239,7 +239,7 @@ class _Life:
     def _sum_up(self, state: State, outcome: Outcome, engine: Engine) -> ExitCode:
         summary = self._screen.summary
         summary.open = len(state.seat_of)
-        summary.waiting = len(state.waiting) + len(state.ready)
+        summary.wait_for({waiting.job.id for waiting in (*state.waiting.values(), *state.ready)})
         left = _left(self._queue)
         summary.not_started = left
         if outcome is Outcome.NO_NODES and state.ever_up and state.settings.require_all and not state.started:

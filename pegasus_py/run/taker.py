@@ -10,6 +10,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from pegasus_py.core.entries import consumed_record
+from pegasus_py.core.joboptions import misplaced
 from pegasus_py.core.model import Attempt, Job, Params, SubNode, Task
 from pegasus_py.core.moves import Begin, QueueView, Take
 from pegasus_py.core.template import merge_params, render
@@ -30,6 +31,8 @@ class Haul(Struct):
     view: QueueView = QueueView.MORE
     pop: bytes | None = None
     error: PegasusError | None = None
+    doubts: list[str] = field(default_factory=list)
+    """What the user may have meant otherwise, of entries that are reached for the first time."""
     taking: Taking | None = None
     holding: ExitStack = field(default_factory=ExitStack)
 
@@ -64,6 +67,7 @@ class Taker:
         self._queue_id = queue_id
         self._next_id = first_id
         self._rounds_before = rounds_before
+        self._doubted: Place | None = None
         self._second = -1
         self._text = ""
 
@@ -100,6 +104,7 @@ class Taker:
                 haul.view = QueueView.EMPTY
                 return
             attempt = self._first_attempt(task, self._subnodes[seat], None)
+            self._doubt(task, haul)
             taking.take()
             haul.attempts.append(attempt)
             records.append(consumed_record(task, f"job {attempt.job.id}, {self._now()}, {seat}"))
@@ -116,6 +121,7 @@ class Taker:
         except BadInput:
             self._next_id = before
             raise
+        self._doubt(task, haul)
         taking.take()
         haul.attempts.extend(attempts)
         ids = (
@@ -125,6 +131,15 @@ class Taker:
         )
         where = f"{len(attempts)} sub-nodes" if len(attempts) > 1 else order.seats[0]
         records.append(consumed_record(task, f"{ids}, {self._now()}, {where}"))
+
+    def _doubt(self, task: Task, haul: Haul) -> None:
+        """Not refused: other commands of the entry, which may be gone by now, may use it."""
+        if not task.params or task.place == self._doubted:
+            return
+        templates = [task.command, *([task.options.cancel] if task.options.cancel else [])]
+        if doubt := misplaced((name for name, _ in task.params), templates):
+            self._doubted = task.place
+            haul.doubts.append(f"{task.place}: {doubt}")
 
     def begin(self, order: Begin) -> Attempt:
         """A further attempt of a waiting job, rendered for its new sub-node. Raises BadInput."""

@@ -58,8 +58,8 @@ class Summary:
     """A subscriber that counts. Memory is bounded by the sub-nodes and `most`, whatever the number of jobs.
 
     `not_started` is set by the run when it ends: the entries left in the queue, None while that is not known (a
-    queue that cannot be read). Set then too: `open` counts attempts that had not ended, which go on on their nodes, and
-    `waiting` jobs that had failed and are to be tried again.
+    queue that cannot be read). `open`, set then too, counts attempts that had not ended, which go on on their nodes.
+    `waiting` jobs have failed and are to be tried again.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -101,6 +101,11 @@ class Summary:
                 self.queue_error, self.storage_failed = event.error, event.storage
             case QueueMended():
                 self.queue_error = ""
+
+    def wait_for(self, jobs: set[int]) -> None:
+        """The run is over, and these are to be tried again in another one: they were not in this one."""
+        self.waiting = len(jobs)
+        self.retried -= len(self._to_retry & jobs)
 
     def _take_dropped(self, event: Dropped) -> None:
         job = event.job

@@ -46,7 +46,8 @@ class QueueFile:
         self.path = Path(path)
         self.real = Path(os.path.realpath(path))
         self.name = str(path)
-        self._is_linked = self.real != self.path.absolute()
+        self._given = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 -- as it is, `..` after a link included
+        self._is_linked = os.path.normpath(self._given) != str(self.real)
         self.is_local = is_local(self.real.parent)
         """On a disk of this machine's own: what was written is what all see."""
         self.lock = QueueLock(self.real)
@@ -100,7 +101,7 @@ class QueueFile:
     def entries(self) -> Iterator[Entry]:
         """All entries, in order. Raises as `check`, when it comes to what is wrong."""
         try:
-            data = self.path.read_bytes()
+            data = self.real.read_bytes()
         except FileNotFoundError:
             raise BadInput(Place(self.name), "no such file; create it, or name another with -Q") from None
         except IsADirectoryError:
@@ -128,17 +129,18 @@ class QueueFile:
 
     def _leads_elsewhere(self) -> bool:
         """Whether a symlink that led to the file leads to another one now, or has become one itself."""
-        return self._is_linked and os.path.realpath(self.path) != str(self.real)
+        return self._is_linked and os.path.realpath(self._given) != str(self.real)
 
     def _moved(self) -> BadInput:
         """Its lock, its ledger and its controller are looked for beside the other file: both would take its entries."""
         # So that it is looked at until it has come back.
         self._seen = None
-        there = os.path.realpath(self.path)
-        what = (
-            f"this is another file now ({there}), which has no controller yet; put it back, or end this run"
-        )
-        return BadInput(Place(self.name), what)
+        there = Path(os.path.realpath(self._given))
+        if there.exists():
+            what = f"this is another file now ({there}), which has no controller yet"
+        else:
+            what = f"the link is gone that led to {self.real}"
+        return BadInput(Place(self.name), f"{what}; put it back, or end this run")
 
     # --- changing
 

@@ -54,18 +54,19 @@ def test_it_tells_why_nothing_is_taken_and_that_it_is_over(here: Path) -> None:
         assert run.result().code == 0
 
 
-def test_what_is_refused_at_the_start_is_refused_when_it_is_reached(here: Path) -> None:
-    """An option in the wrong place; and a name that not every node has, whose fault names the node."""
+def test_what_is_wrong_with_an_entry_that_comes_later_is_told_when_it_is_reached(here: Path) -> None:
+    """An option in the wrong place, once; and a name that not every node has, whose fault names the node."""
     write(here, "- hostname: node-1\n", "")
     with running(here, "q", "-d") as run:
         wait_until(lambda: (c := condition()) and not c["absent"], "the node to be there")
-        (here / "queue.yaml").write_text("- command: echo no\n  timeout: 1\n")
-        run.until_said("'timeout' stands beside `command`")
+        (here / "queue.yaml").write_text("- command: echo it\n  timeout: [1, 2, 3]\n")
+        run.until_said("warning: queue.yaml:1:3: 'timeout' stands beside `command`")
+        wait_until(lambda: run.out.count("it\n") == 3, "the jobs")
         (here / "queue.yaml").write_text("- echo {{ gpu }}\n")
         run.until_said("'gpu' is undefined on node-1; defined there: hostname")
         (here / "queue.yaml").write_text("")
         assert pegasus("stop").code == 0
-        assert run.result().said == []
+        assert run.result().err.count("stands beside") == 1
 
 
 def test_a_fault_in_the_file_is_told_once(here: Path) -> None:

@@ -72,6 +72,16 @@ def test_a_job_that_is_not_tried_again_is_counted_and_named() -> None:
     assert [f["attempt"] for f in found["failures"]] == [1, 2]
 
 
+def test_a_job_that_waits_at_the_end_was_not_retried() -> None:
+    summary = Summary()
+    for job in (3, 4):
+        summary.handle(ended(job, JobState.FAILED, 1, retry_in=60.0))
+    summary.handle(ended(3))
+    # One waits since an earlier run.
+    summary.wait_for({4, 9})
+    assert summary.render(None, colour=False) == "1 succeeded, 0 failed, 2 to be tried again, 1 retried\n"
+
+
 def test_it_fits_eighty_columns_and_still_names_the_logs() -> None:
     lines = mixed().render(80, colour=False).splitlines()
     assert all(cells(line) <= 80 for line in lines)

@@ -220,12 +220,28 @@ def test_a_link_that_leads_elsewhere_is_noticed(tmp_path: Path, how: str) -> Non
     if how != "nothing":
         link.symlink_to(other) if how == "another link" else other.rename(link)
     assert queue.changed()
-    with pytest.raises(BadInput, match="another file now"), queue.hold():
+    words = "link is gone" if how == "nothing" else "another file now"
+    with pytest.raises(BadInput, match=words), queue.hold():
         pass
+    assert [entry.commands for entry in queue.entries()] == [("one",)], (
+        "what is counted is what it takes from"
+    )
     link.unlink(missing_ok=True)
     link.symlink_to(real)
     with queue.hold() as taking:
         assert (task := taking.peek()) is not None and task.command == "one"
+
+
+def test_a_directory_that_was_ours_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.yaml").write_text("- one\n")
+    below = tmp_path / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    queue = QueueFile("../queue.yaml")
+    below.rmdir()
+    with queue.hold() as taking:
+        assert (task := taking.peek()) is not None and task.command == "one"
+    assert not queue.changed()
 
 
 def test_a_symlink_stays_one_and_mode_is_kept(tmp_path: Path) -> None:
