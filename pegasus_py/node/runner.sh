@@ -27,12 +27,12 @@ set -Cf
 # A dead connection must not end the runner before it has written down how its job ended.
 trap '' HUP PIPE
 # What the login has exported with a name that we use is put aside for its jobs. Tests keep the list complete.
-login_OURS="a b bad base bash boot break bytes c child code count ctl d deadline dir dot e empty ended epoch f file
-first found fresh g group highest inline job_pid job_start key known leader left line line_break lines
-machine made mark marker marker_boot marker_count name nap now one one_name other our_base out owner
-owner_start pending pid python queue request rest role runner_start self size spool spot st_group st_name
-st_parent st_start st_state starter stat status task task_start text todo token told tries unsaved until
-where why with written"
+login_OURS="a b bad base bash before boot break bytes c child code count ctl d deadline dir dot e empty ended epoch f file
+first found fresh g group highest inline job_pid job_start key known lately leader left line line_break lines
+machine made mark marker marker_boot marker_count name nap now one one_name other our_base out owner owner_start
+pending pid python queue request rest role runner_start self size spool spot st_group st_name st_parent st_start
+st_state starter stat status task task_start text todo token told tries unsaved until when where why with
+written"
 login_NAMES=
 # shellcheck disable=SC2154
 if [ -n "${a+x}${b+x}${bad+x}${base+x}${bash+x}${boot+x}${break+x}${bytes+x}${c+x}${child+x}${code+x}${count+x}${ctl+x}${d+x}${deadline+x}${dir+x}${dot+x}${e+x}${empty+x}${ended+x}${epoch+x}${f+x}${file+x}${first+x}${found+x}${fresh+x}${g+x}${group+x}${highest+x}${inline+x}${job_pid+x}${job_start+x}${key+x}${known+x}${leader+x}${left+x}${line+x}${line_break+x}${lines+x}${machine+x}${made+x}${mark+x}${marker+x}${marker_boot+x}${marker_count+x}${name+x}${nap+x}${now+x}${one+x}${one_name+x}${other+x}${our_base+x}${out+x}${owner+x}${owner_start+x}${pending+x}${pid+x}${python+x}${queue+x}${request+x}${rest+x}${role+x}${runner_start+x}${self+x}${size+x}${spool+x}${spot+x}${st_group+x}${st_name+x}${st_parent+x}${st_start+x}${st_state+x}${starter+x}${stat+x}${status+x}${task+x}${task_start+x}${text+x}${todo+x}${token+x}${told+x}${tries+x}${unsaved+x}${until+x}${where+x}${why+x}${with+x}${written+x}" ]; then
