@@ -6,6 +6,8 @@ from pegasus_py.core.moves import Begin, Drop, Finish, Order, Outcome, QueueView
 from pegasus_py.core.seats import expel
 from pegasus_py.core.state import Link, Mode, State
 
+# As in `core.state`.
+_MORE, _UNKNOWN, _QUEUE, _LEAVE = QueueView.MORE, QueueView.UNKNOWN, Mode.QUEUE, StopLevel.LEAVE
 TAKE_AT_ONCE = 64
 """How many jobs one `Take` asks for at most in queue mode; bounds how long the queue's lock is held."""
 
@@ -17,8 +19,8 @@ def assign(state: State, now: float, orders: list[Order]) -> None:
     if len(state.ready):
         _begin_pinned(state, orders)
         _begin_anywhere(state, orders)
-    if state.queue is QueueView.MORE or state.queue is QueueView.UNKNOWN:
-        if state.settings.mode is Mode.QUEUE:
+    if state.queue is _MORE or state.queue is _UNKNOWN:
+        if state.settings.mode is _QUEUE:
             if len(state.free):
                 _take(state, state.free.first(TAKE_AT_ONCE), None, orders)
         else:
@@ -120,7 +122,7 @@ def finish_if_over(state: State, orders: list[Order]) -> None:
 
 def _outcome(state: State) -> Outcome | None:
     settings = state.settings
-    if state.stop is StopLevel.LEAVE:
+    if state.stop is _LEAVE:
         return Outcome.LEFT
     if state.taking or state.beginning:
         return None

@@ -7,6 +7,10 @@ from pegasus_py.core.moves import Ask, Fence, Kill, Order, Record, Send, Waiting
 from pegasus_py.core.seats import count
 from pegasus_py.core.state import Link, Live, Phase, Seat, State, Timer
 
+# As in `core.state`.
+_UP, _TOLD, _UNSURE, _TIMEOUT = Link.UP, Phase.TOLD, Phase.UNSURE, Timer.TIMEOUT
+_SUCCEEDED, _FAILED = JobState.SUCCEEDED, JobState.FAILED
+
 # --- the conversation ----------------------------------------------------------------------------------------
 
 
@@ -21,7 +25,7 @@ def launch(
         settle_never(state, live, "", now, orders)
     elif state.stop:
         settle_never(state, live, "the run was stopped before it started", now, orders)
-    elif seat.link is not Link.UP:
+    elif seat.link is not _UP:
         settle_never(state, live, "its node went away before it started", now, orders)
     else:
         send(live, orders)
@@ -29,7 +33,7 @@ def launch(
 
 def add_live(state: State, seat: Seat, attempt: Attempt, tries: int, started: float, now: float) -> Live:
     options = state.full_options(attempt.job.task.options)
-    live = Live(attempt, options, tries, started, Phase.UNSURE, now)
+    live = Live(attempt, options, tries, started, _UNSURE, now)
     seat.live[attempt.id] = live
     state.seat_of[attempt.id] = seat.subnode.name
     state.refresh(seat)
@@ -38,7 +42,7 @@ def add_live(state: State, seat: Seat, attempt: Attempt, tries: int, started: fl
 
 
 def send(live: Live, orders: list[Order]) -> None:
-    live.phase = Phase.TOLD
+    live.phase = _TOLD
     live.sends += 1
     lost_after = live.options.lost_after
     # Half of it: a start that is given up after `lost_after` could not happen any more long since, whatever the clocks.
@@ -86,7 +90,7 @@ def kill(live: Live, orders: list[Order]) -> None:
 
 def settle_exit(state: State, live: Live, status: int, now: float, orders: list[Order]) -> None:
     live.status = status
-    settle(state, live, JobState.FAILED if status else JobState.SUCCEEDED, "", now, orders)
+    settle(state, live, _FAILED if status else _SUCCEEDED, "", now, orders)
 
 
 def settle(state: State, live: Live, natural: JobState, reason: str, now: float, orders: list[Order]) -> None:
@@ -101,7 +105,7 @@ def settle(state: State, live: Live, natural: JobState, reason: str, now: float,
         _requeue(state, live, ended, live.options.retry_delay or 0.0, live.tries, now, orders)
     else:
         orders.append(Record(live.attempt, ended, how, None, _keep(live, seat)))
-        state.round_failed |= how is not JobState.SUCCEEDED
+        state.round_failed |= how is not _SUCCEEDED
     count(state, seat, ended, now, orders)
 
 
@@ -191,4 +195,4 @@ def _haunt(state: State, live: Live, orders: list[Order]) -> None:
 
 def watch_timeout(state: State, live: Live) -> None:
     if live.options.timeout is not None:
-        state.set_timer(live.started + live.options.timeout, Timer.TIMEOUT, live.attempt.id)
+        state.set_timer(live.started + live.options.timeout, _TIMEOUT, live.attempt.id)

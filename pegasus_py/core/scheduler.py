@@ -63,6 +63,8 @@ from pegasus_py.core.recovery import Verdict
 from pegasus_py.core.seats import expel, on_expel, on_rest, rest
 from pegasus_py.core.state import Link, Live, Mode, Phase, State, Timer
 
+_BROADCAST = Mode.BROADCAST
+"""As in `core.state`."""
 LEAVE_AFTER = 15.0
 """How long a "stop now" waits for unreachable nodes, in seconds, before it leaves their jobs to the next run."""
 
@@ -137,7 +139,7 @@ def _took(state: State, fact: Took, now: float, orders: list[Order]) -> None:
     state.taking = False
     state.queue = fact.view
     state.looked = True
-    if fact.attempts and state.settings.mode is Mode.BROADCAST:
+    if fact.attempts and state.settings.mode is _BROADCAST:
         state.round += 1
         state.round_failed = False
     seats = [state.seats[name] for name in state.taking_for]

@@ -6,6 +6,8 @@ from pegasus_py.core.model import End, JobState
 from pegasus_py.core.moves import Drop, Expel, Order, SetAside
 from pegasus_py.core.state import Link, Mode, Phase, Seat, State, Timer
 
+_SUCCEEDED = JobState.SUCCEEDED
+"""As in `core.state`."""
 LONGEST_REST = 3600.0
 """Seconds that a seat is set aside at most; each time in a row is twice as long as the one before."""
 
@@ -13,7 +15,7 @@ LONGEST_REST = 3600.0
 def count(state: State, seat: Seat, ended: End, now: float, orders: list[Order]) -> None:
     """A seat where everything fails at once, while elsewhere it does not, would swallow the queue: set it aside."""
     settings = state.settings
-    if ended.state is JobState.SUCCEEDED:
+    if ended.state is _SUCCEEDED:
         seat.good += 1
         state.good += 1
         seat.rests = seat.streak = 0

@@ -57,6 +57,10 @@ class Link(Enum):
     """Down, and nobody tries again."""
 
 
+# Asked for in each decision. To find a member of an enum takes Python 3.11 0.1 us, all of them a seventh of a decision.
+_UP, _DOWN, _DEAD = Link.UP, Link.DOWN, Link.DEAD
+
+
 class Phase(Enum):
     """Where the conversation about a live attempt stands."""
 
@@ -140,14 +144,14 @@ class Seat(Struct):
     @property
     def usable(self) -> bool:
         """Whether it may get jobs now (it may be busy)."""
-        return self.link is Link.UP and self.member and not self.resting_until and not self.ghosts
+        return self.link is _UP and self.member and not self.resting_until and not self.ghosts
 
     @property
     def holds(self) -> bool:
         """Whether the end of the run waits for its live attempts: not if its node may never come back."""
-        if self.link is Link.DEAD or not self.live:
+        if self.link is _DEAD or not self.live:
             return False
-        return self.member or self.link is not Link.DOWN
+        return self.member or self.link is not _DOWN
 
 
 class Timer(Enum):
