@@ -40,7 +40,8 @@ class SshConnector:
     `accept_new` learns the keys of hosts that are not known; a changed key is refused always. All times in seconds:
     `connect_timeout` is for reaching the node and agreeing on keys (ConnectTimeout in the configuration wins),
     `login_timeout` for logging in after that. A node that is silent for `keepalive_interval` x (`keepalive_count`
-    + 1) is lost (ServerAliveInterval and ServerAliveCountMax win). `config` replaces the user's and the system's
+    + 1) is lost (ServerAliveInterval and ServerAliveCountMax win); one whose kernel still answers, and which is not
+    behind a jump host, after ASKED_RARELY times as long. `config` replaces the user's and the system's
     configuration.
     """
 
@@ -152,6 +153,7 @@ class SshConnector:
         import asyncssh
 
         loop = asyncio.get_running_loop()
+        count = self._keepalive_count if route.alive_count is None else route.alive_count
         async with asyncio.timeout(route.connect_timeout or self._connect_timeout) as limit:
             link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
             await asyncssh.connect(
@@ -167,9 +169,7 @@ class SshConnector:
                 connect_timeout=None,
                 login_timeout=self._connect_timeout + self._login_timeout,
                 keepalive_interval=route.alive_interval or self._keepalive_interval,
-                keepalive_count_max=(
-                    self._keepalive_count if route.alive_count is None else route.alive_count
-                ),
+                keepalive_count_max=count,
                 compression_algs=["none"],
                 gss_host=None,
                 pkcs11_provider=(),
@@ -182,3 +182,5 @@ class SshConnector:
             )
         if link.lost.done():
             raise asyncssh.ConnectionLost(link.lost.result())
+        if jump is None and route.alive_interval is None:
+            link.leave_watching_to_kernel(self._keepalive_interval, count)

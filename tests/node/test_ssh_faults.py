@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +15,12 @@ import pytest
 
 from pegasus_py.node.shell import END_MARK, Connection
 from pegasus_py.node.ssh import SshConnector
+from pegasus_py.node.sshlink import ASKED_RARELY, Link
 from tests.support.proxy import Proxy
 from tests.support.shells import Collector, node, run_script
 from tests.support.sshd import SshFarm
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 
 
 @pytest.fixture
@@ -60,6 +67,61 @@ async def test_a_silent_network_is_noticed_by_keepalive(proxy: Proxy) -> None:
     assert "no longer answers" in (await asyncio.wait_for(collector.end, 10) or "")
     assert time.monotonic() - begin > 0.3  # not by accident of something else
     await connection.close()
+
+
+@contextlib.contextmanager
+def deaf(connection: Connection) -> Iterator[None]:
+    """While inside, the kernel drops every packet that comes for the connection, acknowledgements and resets too."""
+    assert isinstance(connection, Link)
+    sock = connection.connection.get_extra_info("socket")
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: return 0 bytes
+    sock.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it may have been closed
+            sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a request on its way"])
+async def test_a_node_that_is_gone_is_noticed_by_the_kernel(
+    farm: SshFarm, ssh_home: Path, *, busy: bool
+) -> None:
+    connection = await SshConnector(keepalive_interval=1, keepalive_count=1).connect(node("node-1"))
+    collector = Collector()
+    stream = await connection.open_shell(collector)
+    stream.write(f"echo up; read x; exit 0\n{END_MARK}\n".encode())
+    await collector.until(lambda data: data == b"up\n")
+    assert isinstance(connection, Link)
+    # Nobody but the kernel asks; what it sends by itself is confirmed, so all is well for as long as it is.
+    connection.connection.set_keepalive(0)
+    await asyncio.wait([connection.lost], timeout=3.5)
+    assert not connection.lost.done() and not collector.end.done()
+    with deaf(connection):
+        if busy:
+            stream.write(b"done\n")
+        assert "no longer answers" in await asyncio.wait_for(connection.lost, 20)
+    assert "no longer answers" in (await asyncio.wait_for(collector.end, 10) or "")
+    await connection.close()
+
+
+@pytest.mark.parametrize("why", ["ServerAliveInterval 7", "TCPKeepAlive no", "jump"])
+async def test_the_server_is_asked_as_often_where_the_kernel_is_not_to_watch(
+    farm: SshFarm, ssh_home: Path, why: str
+) -> None:
+    """Where the user says how often, or forbids it, and behind a jump host, which would answer for the node."""
+    line = "ProxyJump node-2" if why == "jump" else why
+    config = ssh_home / ".ssh" / "config"
+    config.write_text(f"Host node-1\n  {line}\nHost *\n{config.read_text()}")
+    asked = {}
+    for name in ("node-1", "node-2"):
+        connection = await SshConnector().connect(node(name))
+        assert isinstance(connection, Link)
+        asked[name] = vars(connection.connection)["_keepalive_interval"]
+        await connection.close()
+    assert asked == {"node-1": 7 if "7" in why else 10, "node-2": 10 * ASKED_RARELY}
 
 
 async def test_a_stall_in_the_handshake_ends_in_time(proxy: Proxy) -> None:
