@@ -169,10 +169,14 @@ class QueueFile:
         return self._flushing.locked()
 
     @property
+    def is_flushed(self) -> bool:
+        """Whether `sync` has nothing to do."""
+        return not (self._dirty or self._is_unnoted)
+
+    @property
     def is_flush_due(self) -> bool:
         """Whether something was applied that is not flushed, and nothing more for a while."""
-        is_due = bool(self._dirty) or self._is_unnoted
-        return is_due and time.monotonic() - self._applied_at > FLUSH_AFTER
+        return not self.is_flushed and time.monotonic() - self._applied_at > FLUSH_AFTER
 
     def sync(self, *, note: bool = True) -> None:
         """Flush what was applied. To be called, in any thread, before the ledger forgets the pops. Raises StorageError.

@@ -35,6 +35,7 @@ from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.taker import Taker
 from pegasus_py.store import disk, queuefile
 from pegasus_py.store.batch import Batch
+from pegasus_py.store.filewatch import FileWatch
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
 from pegasus_py.store.queuefile import QueueFile
@@ -274,6 +275,36 @@ async def test_what_was_popped_is_flushed_when_nothing_follows(tmp_path: Path, m
         second = await run.start(2)
         assert not run.disk.commits[-1].pop_follows
         run.engine.fact(Exited(second.id, 0))
+
+
+@pytest.mark.parametrize("can_tell", [True, False], ids=["told by the system", "looks itself"])
+async def test_an_idle_daemon_hears_of_a_change(tmp_path: Path, monkeypatch: Any, *, can_tell: bool) -> None:
+    """It looks rarely, then, for the system tells; where that cannot, it goes on looking often."""
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
+    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.01)
+    monkeypatch.setattr(engine_module, "QUIET_AFTER", 0.05)
+    monkeypatch.setattr(engine_module, "WATCH_RARELY", 3600)
+    watches: list[object] = []
+
+    class Watch(FileWatch):
+        def __init__(self, path: Path) -> None:
+            watches.append(path)
+            if not can_tell:
+                raise OSError("too many")
+            super().__init__(path)
+
+    monkeypatch.setattr(engine_module, "FileWatch", Watch)
+    run = Run(tmp_path, "- one\n", daemon=True)
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        run.engine.fact(Exited((await run.start(1)).id, 0))
+        for count in (2, 3):
+            await until(lambda: len(watches) >= (count - 1 if can_tell else 1))  # noqa: B023
+            with run.path.open("a") as file:
+                file.write("- another\n")
+            run.engine.fact(Exited((await run.start(count)).id, 0))
+        assert can_tell or len(watches) == 1
+        run.engine.fact(StopAsked(StopLevel.FINISH))
 
 
 async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any) -> None:
