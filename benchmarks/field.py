@@ -37,6 +37,7 @@ class Field:
         self._numbers = itertools.count(1)
         self._proxies: list[Proxy] = []
         self._elsewhere: list[Path] = []
+        self._echoes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Field:
         return self
@@ -46,6 +47,9 @@ class Field:
     ) -> None:
         for proxy in self._proxies:
             proxy.__exit__(None, None, None)
+        for echo in self._echoes:
+            with echo:
+                echo.kill()
         self.farm.stop()
         for directory in (*self._elsewhere, self._disk, self.root):
             shutil.rmtree(directory, ignore_errors=True)
@@ -60,7 +64,18 @@ class Field:
     def slow_route(self, node: str, delay: float) -> tuple[str, int]:
         """An address that leads to the node with `delay` seconds each way."""
         server = self.farm[node]
-        proxy = Proxy((server.address, server.port), delay=delay)
+        return self._delayed((server.address, server.port), delay)
+
+    def slow_echo(self, delay: float) -> tuple[str, int]:
+        """An address from which all comes back that is sent there, over a path with `delay` seconds each way."""
+        words = [sys.executable, "-m", "benchmarks.echo"]
+        echo = subprocess.Popen(words, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._echoes.append(echo)
+        assert echo.stdout is not None
+        return self._delayed(("127.0.0.1", int(echo.stdout.readline())), delay)
+
+    def _delayed(self, address: tuple[str, int], delay: float) -> tuple[str, int]:
+        proxy = Proxy(address, delay=delay)
         proxy.__enter__()
         self._proxies.append(proxy)
         return proxy.address

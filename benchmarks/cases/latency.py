@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from benchmarks.bench import Bench, compared
-from benchmarks.measure import Figure, run
-from benchmarks.report import Row, Section, Target
+from benchmarks.bench import Bench, at_most, compared
+from benchmarks.echo import round_trip
+from benchmarks.measure import run
+from benchmarks.report import Section
 
 ROUND_TRIP = 0.050
 
@@ -17,6 +18,7 @@ def run_case(bench: Bench) -> Section:
     (node,) = bench.field.nodes(1)
     address = bench.field.slow_route(node, ROUND_TRIP / 2)
     config, (seat,) = bench.field.seats([node], 1, mux=True, name="slow", routes={node: address})
+    echo = bench.field.slow_echo(ROUND_TRIP / 2)
     near, (beside,) = bench.field.seats([node], 1, mux=True, name="near")
 
     def pegasus(config: str, name: str) -> float:
@@ -36,6 +38,7 @@ def run_case(bench: Bench) -> Section:
 
     ways: dict[str, Callable[[], float]] = {
         "pegasus": lambda: pegasus(str(config), seat),
+        "an echo": lambda: round_trip(echo, jobs),
         "pegasus, no delay": lambda: pegasus(str(near), beside),
         "ssh, ControlMaster": master,
         "asyncssh channels": lambda: (
@@ -46,12 +49,14 @@ def run_case(bench: Bench) -> Section:
         ways["libssh2"] = lambda: bench.peers.client(bench.field, "libssh2", [address], jobs) / jobs
     found = bench.rounds(ways, most=5)
     bench.field.close_masters(config, [seat])
-    rows = []
-    if ours := found.get("pegasus"):
-        trips = Figure(tuple(value / ROUND_TRIP for value in ours.values))
-        rows.append(Row("round trips for a job", "", trips, target=Target(1.15, at_least=False, times=False)))
+    rows = [compared("a job, in round trips", "s", found, "pegasus", "an echo", at_most(1.15))]
     rows += [
-        compared("a job", "s", found, "pegasus", name) for name in ways if name != "pegasus" and name in found
+        compared("a job", "s", found, "pegasus", name)
+        for name in ways
+        if name not in ("pegasus", "an echo") and name in found
     ]
-    notes = ("no delay: the same sub-node reached directly, which is what is added to the round trip",)
+    notes = (
+        "an echo: a byte there and back over a path of the same delay, which is what a round trip takes there",
+        "no delay: the same sub-node reached directly, which is what is added to the round trip",
+    )
     return Section("latency", "true over 50 ms, one sub-node, one after the other", tuple(rows), notes)

@@ -81,6 +81,8 @@ WATCH_RARELY = 1.0
 SETTLE = 0.1
 """and seconds for whoever has begun to write to come to the end of it."""
 _SAID = (Send, Attach, Ask, Fence, Kill)
+FLUSH_ALONE_AFTER = 0.005
+"""Seconds without a fact after which a pop that none can follow is flushed: the next one need not wait for it then."""
 SLOW_COMMIT = 0.02
 """Seconds from which on a commit is too slow for the event loop's own thread,"""
 SLOW_FOR = 10.0
@@ -153,6 +155,7 @@ class Engine:
         self._storage_until = 0.0
         self._slow_until = 0.0
         self._fatal: BaseException | None = None
+        self._early_flush: asyncio.Task[None] | None = None
 
     # --- the outside ---------------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Engine:
             return self.state.outcome or Outcome.LEFT
         finally:
             watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            await asyncio.gather(watcher, *filter(None, [self._early_flush]), return_exceptions=True)
 
     async def guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Await something that goes on beside the turns; should it fail, the run does."""
@@ -241,11 +244,18 @@ class Engine:
         timeout = None if wake is None else max(0.0, wake - time.monotonic())
         if self._unrecorded:
             timeout = min(STORAGE_RETRY, timeout if timeout is not None else STORAGE_RETRY)
+        if self._stores.queue.is_alone and not self._untrusted:
+            if await self._rings_within(min(FLUSH_ALONE_AFTER, timeout or FLUSH_ALONE_AFTER)):
+                return
+            self._early_flush = asyncio.create_task(self.guard(self._flush_queue(note=False)))
+        await self._rings_within(timeout)
+
+    async def _rings_within(self, seconds: float | None) -> bool:
         try:
-            async with asyncio.timeout(timeout):
-                await self._bell.wait()
+            async with asyncio.timeout(seconds):
+                return await self._bell.wait()
         except TimeoutError:
-            pass
+            return False
 
     async def _turn(self) -> None:
         if self._fatal is not None:
@@ -588,9 +598,9 @@ class Engine:
         await asyncio.sleep(SETTLE)
         return True
 
-    async def _flush_queue(self) -> None:
+    async def _flush_queue(self, *, note: bool = True) -> None:
         try:
-            await self._in_writer(self._sync_queue)
+            await self._in_writer(lambda: self._sync_queue(note=note))
         except StorageError as error:
             self._storage_trouble(error)
             self.fact(StopAsked(StopLevel.FINISH))

@@ -169,6 +169,11 @@ class QueueFile:
         return self._flushing.locked()
 
     @property
+    def is_alone(self) -> bool:
+        """Whether what was applied last must be flushed before the next pop, whatever that is, and is not yet."""
+        return bool(self._dirty) and self._unflushed is None
+
+    @property
     def is_flushed(self) -> bool:
         """Whether `sync` has nothing to do."""
         return not (self._dirty or self._is_unnoted)

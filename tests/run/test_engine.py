@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -275,6 +276,37 @@ async def test_what_was_popped_is_flushed_when_nothing_follows(tmp_path: Path, m
         second = await run.start(2)
         assert not run.disk.commits[-1].pop_follows
         run.engine.fact(Exited(second.id, 0))
+
+
+@pytest.mark.parametrize(
+    ("entry", "alone"),
+    [("- one\n", 1), ("- command: true {{ a }}\n  a: [1, 2, 3]\n", 2)],
+    ids=["a short line", "steps of a sweep"],
+)
+async def test_a_pop_that_none_can_follow_is_flushed_while_its_job_runs(
+    tmp_path: Path, monkeypatch: Any, entry: str, alone: int
+) -> None:
+    """The next start would have to wait for that; a pop that others can follow is flushed along with them."""
+    monkeypatch.setattr(queuefile, "FLUSH_AFTER", 3600)
+    flushed: list[int] = []
+
+    def fdatasync(fd: int) -> None:
+        flushed.append(os.fstat(fd).st_ino)
+        os.fdatasync(fd)
+
+    run = Run(tmp_path, f"{entry}- a line that has room for a stamp\n- {'x' * 50}\n")
+    async with run.going():
+        run.engine.fact(Opened(NODE.name))
+        monkeypatch.setattr(disk, "fdatasync", fdatasync)
+        for count in range(1, alone + 3 + ("a:" in entry)):
+            attempt = await run.start(count)
+            if count <= alone:
+                await until(lambda: run.path.stat().st_ino in flushed)
+                flushed.clear()
+            else:
+                await asyncio.sleep(20 * engine_module.FLUSH_ALONE_AFTER)
+                assert not flushed
+            run.engine.fact(Exited(attempt.id, 0))
 
 
 @pytest.mark.parametrize("can_tell", [True, False], ids=["told by the system", "looks itself"])
