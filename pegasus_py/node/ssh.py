@@ -18,6 +18,7 @@ from pegasus_py.node.shell import Connection
 from pegasus_py.node.sshconfig import Route
 from pegasus_py.node.sshgate import TRIES, Gates, pause_before
 from pegasus_py.node.sshjump import Jump, JumpHosts
+from pegasus_py.node.sshpulse import Pulse
 
 if TYPE_CHECKING:
     from pegasus_py.node.sshlink import Link
@@ -41,7 +42,7 @@ class SshConnector:
     `connect_timeout` is for reaching the node and agreeing on keys (ConnectTimeout in the configuration wins),
     `login_timeout` for logging in after that. A node that is silent for `keepalive_interval` x (`keepalive_count`
     + 1) is lost (ServerAliveInterval and ServerAliveCountMax win); one whose kernel still answers, and which is not
-    behind a jump host, after ASKED_RARELY times as long. `config` replaces the user's and the system's
+    behind a jump host, after three times as long (`sshpulse`). `config` replaces the user's and the system's
     configuration.
     """
 
@@ -66,13 +67,17 @@ class SshConnector:
         self._pins: dict[str, KnownKey] = {}
         self._routes: dict[tuple[str, bool], tuple[float, asyncio.Task[Route]]] = {}
         self._jumps = JumpHosts(self._open_hop)
+        self._pulse = Pulse(keepalive_interval, keepalive_count)
 
     async def connect(self, subnode: SubNode) -> Connection:
         """Log in to the node. NodeError with the reason in words and whether trying again may help."""
         name = subnode.name
         route = await self._resolve(subnode.hostname, name)
         if not route.jumps:
-            return await self._log_in(route, name, None)
+            link = await self._log_in(route, name, None)
+            if route.alive_interval is None and route.alive_count is None:
+                self._pulse.watch(link)
+            return link
         try:
             jump = await self._jumps.enter(await self._all_hops(route.jumps))
         except NodeError as error:
@@ -153,7 +158,6 @@ class SshConnector:
         import asyncssh
 
         loop = asyncio.get_running_loop()
-        count = self._keepalive_count if route.alive_count is None else route.alive_count
         async with asyncio.timeout(route.connect_timeout or self._connect_timeout) as limit:
             link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
             await asyncssh.connect(
@@ -169,7 +173,9 @@ class SshConnector:
                 connect_timeout=None,
                 login_timeout=self._connect_timeout + self._login_timeout,
                 keepalive_interval=route.alive_interval or self._keepalive_interval,
-                keepalive_count_max=count,
+                keepalive_count_max=(
+                    self._keepalive_count if route.alive_count is None else route.alive_count
+                ),
                 compression_algs=["none"],
                 gss_host=None,
                 pkcs11_provider=(),
@@ -182,5 +188,3 @@ class SshConnector:
             )
         if link.lost.done():
             raise asyncssh.ConnectionLost(link.lost.result())
-        if jump is None and route.alive_interval is None:
-            link.leave_watching_to_kernel(self._keepalive_interval, count)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import math
 import socket
 import time
 from collections.abc import Callable
@@ -38,11 +37,11 @@ OPEN_TIMEOUT = 15.0
 CLOSE_TIMEOUT = 3.0
 """Seconds for an orderly good-bye; then the connection is cut."""
 
-ASKED_RARELY = 3
-"""How many times rarer the server is asked over SSH whether it is there, where the kernels ask each other."""
-
 STDERR_KEPT = 2048
 """Bytes of a shell's stderr that are kept to explain why it ended."""
+
+SILENT = "not responding to keepalive"
+"""asyncssh's words for a server that does not answer."""
 
 
 class Link(asyncssh.SSHClient):
@@ -201,26 +200,9 @@ class Link(asyncssh.SSHClient):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    def leave_watching_to_kernel(self, interval: float, count: int) -> None:
-        """Have the kernels ask each other every `interval` seconds, and count as lost after `count` + 1 of them.
-
-        That wakes nobody here, so the server itself is asked more rarely. Not for a connection through a jump host,
-        which would answer for the node. All stays as it is where the system is not Linux.
-        """
-        sock = self.connection.get_extra_info("socket")
-        seconds = max(1, math.ceil(interval))
-        try:
-            # TCPKeepAlive no in the configuration.
-            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, max(1, count))
-            # The same for what has been sent and is not confirmed, which these do not count for.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * (count + 1) * 1000)
-        except (AttributeError, OSError):
-            return
-        self.connection.set_keepalive(interval * ASKED_RARELY)
+    def falls_silent(self) -> None:
+        """The other side has not been heard of for too long."""
+        self.connection.connection_lost(asyncssh.ConnectionLost(SILENT))
 
     async def close(self) -> None:
         self._closing = True
@@ -306,7 +288,7 @@ def _reason_of(error: Exception | None) -> str:
     if error is None:
         return "the node closed the connection"
     text = str(error)
-    if "not responding to keepalive" in text or isinstance(error, TimeoutError):
+    if SILENT in text or isinstance(error, TimeoutError):
         return "the node no longer answers (keepalive timed out)"
     if isinstance(error, ConnectionResetError):
         return "the connection was reset"

@@ -244,10 +244,12 @@ class Engine:
         timeout = None if wake is None else max(0.0, wake - time.monotonic())
         if self._unrecorded:
             timeout = min(STORAGE_RETRY, timeout if timeout is not None else STORAGE_RETRY)
-        if self._stores.queue.is_alone and not self._untrusted:
-            if await self._rings_within(min(FLUSH_ALONE_AFTER, timeout or FLUSH_ALONE_AFTER)):
+        is_alone = self._stores.queue.is_alone and not self._untrusted
+        if is_alone and (timeout is None or timeout > FLUSH_ALONE_AFTER):
+            if await self._rings_within(FLUSH_ALONE_AFTER):
                 return
             self._early_flush = asyncio.create_task(self.guard(self._flush_queue(note=False)))
+            timeout = None if timeout is None else timeout - FLUSH_ALONE_AFTER
         await self._rings_within(timeout)
 
     async def _rings_within(self, seconds: float | None) -> bool:
@@ -557,10 +559,10 @@ class Engine:
         queue = self._stores.queue
         can_be_told, quiet_since = queue.is_local, time.monotonic()
         while True:
-            if self.state.queue is not QueueView.EMPTY or not queue.is_flushed:
+            if can_be_told and not self._is_quiet():
                 quiet_since = time.monotonic()
             if can_be_told and time.monotonic() - quiet_since > QUIET_AFTER:
-                can_be_told = await self._wait_for_change()
+                can_be_told = await self._wait_until_loud()
             else:
                 await asyncio.sleep(WATCH_EVERY)
             if queue.is_flush_due and not self._untrusted:
@@ -571,11 +573,15 @@ class Engine:
                 if due and (not self._trouble or self._trouble_may_be_over()):
                     self.fact(Look())
             elif view is QueueView.EMPTY and self._queue_changed():
-                quiet_since = time.monotonic()
                 self.fact(Look())
 
-    async def _wait_for_change(self) -> bool:
-        """Until the system tells of a change of the queue file, or it is time to look. False if it cannot tell.
+    def _is_quiet(self) -> bool:
+        """Whether there is nothing to be waited for but a change of the queue file."""
+        is_empty = self.state.queue is QueueView.EMPTY
+        return is_empty and self._stores.queue.is_flushed and not self._queue_changed()
+
+    async def _wait_until_loud(self) -> bool:
+        """Until there is something to look at. False if the system cannot tell of a change.
 
         A look costs 0.1 to 0.5 ms of CPU, for a process that has slept finds nothing in the caches.
         """
@@ -587,12 +593,11 @@ class Engine:
         with watch:
             loop.add_reader(watch, told.set)
             try:
-                # What has changed before the watch began.
-                if not self._queue_changed():
-                    async with asyncio.timeout(WATCH_RARELY):
-                        await told.wait()
-            except TimeoutError:
-                return True
+                # First of all: what has changed before the watch began.
+                while not told.is_set() and self._is_quiet():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(WATCH_RARELY):
+                            await told.wait()
             finally:
                 loop.remove_reader(watch)
         await asyncio.sleep(SETTLE)

@@ -15,7 +15,8 @@ import pytest
 
 from pegasus_py.node.shell import END_MARK, Connection
 from pegasus_py.node.ssh import SshConnector
-from pegasus_py.node.sshlink import ASKED_RARELY, Link
+from pegasus_py.node.sshlink import Link
+from pegasus_py.node.sshpulse import ASKED_RARELY
 from tests.support.proxy import Proxy
 from tests.support.shells import Collector, node, run_script
 from tests.support.sshd import SshFarm
@@ -86,17 +87,19 @@ def deaf(connection: Connection) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "with a request on its way"])
-async def test_a_node_that_is_gone_is_noticed_by_the_kernel(
+async def test_a_node_that_is_gone_is_noticed_by_its_kernels_silence(
     farm: SshFarm, ssh_home: Path, *, busy: bool
 ) -> None:
-    connection = await SshConnector(keepalive_interval=1, keepalive_count=1).connect(node("node-1"))
+    connector = SshConnector(keepalive_interval=1, keepalive_count=1)
+    connection, other = [await connector.connect(node(name)) for name in ("node-1", "node-2")]
     collector = Collector()
     stream = await connection.open_shell(collector)
     stream.write(f"echo up; read x; exit 0\n{END_MARK}\n".encode())
     await collector.until(lambda data: data == b"up\n")
-    assert isinstance(connection, Link)
-    # Nobody but the kernel asks; what it sends by itself is confirmed, so all is well for as long as it is.
-    connection.connection.set_keepalive(0)
+    # Nobody but the kernels asks; what they ask is answered, so all is well for as long as it is.
+    for each in (connection, other):
+        assert isinstance(each, Link)
+        each.connection.set_keepalive(0)
     await asyncio.wait([connection.lost], timeout=3.5)
     assert not connection.lost.done() and not collector.end.done()
     with deaf(connection):
@@ -104,24 +107,31 @@ async def test_a_node_that_is_gone_is_noticed_by_the_kernel(
             stream.write(b"done\n")
         assert "no longer answers" in await asyncio.wait_for(connection.lost, 20)
     assert "no longer answers" in (await asyncio.wait_for(collector.end, 10) or "")
-    await connection.close()
+    assert not other.lost.done()
+    for each in (connection, other):
+        await each.close()
 
 
-@pytest.mark.parametrize("why", ["ServerAliveInterval 7", "TCPKeepAlive no", "jump"])
+@pytest.mark.parametrize(
+    "why", ["ServerAliveInterval 10", "ServerAliveCountMax 5", "TCPKeepAlive no", "ProxyJump node-2"]
+)
 async def test_the_server_is_asked_as_often_where_the_kernel_is_not_to_watch(
     farm: SshFarm, ssh_home: Path, why: str
 ) -> None:
-    """Where the user says how often, or forbids it, and behind a jump host, which would answer for the node."""
-    line = "ProxyJump node-2" if why == "jump" else why
+    """Where the user says how often, or forbids it, and on all of the way through a jump host."""
     config = ssh_home / ".ssh" / "config"
-    config.write_text(f"Host node-1\n  {line}\nHost *\n{config.read_text()}")
-    asked = {}
+    config.write_text(f"Host node-1\n  {why}\nHost *\n{config.read_text()}")
+    connector = SshConnector()
+    asked = []
     for name in ("node-1", "node-2"):
-        connection = await SshConnector().connect(node(name))
+        connection = await connector.connect(node(name))
         assert isinstance(connection, Link)
-        asked[name] = vars(connection.connection)["_keepalive_interval"]
+        asked.append(vars(connection.connection)["_keepalive_interval"])
+        for jump in vars(connector._jumps)["_jumps"].values() if "Jump" in why and name == "node-1" else ():
+            asked.append(vars(jump.link.connection)["_keepalive_interval"])
         await connection.close()
-    assert asked == {"node-1": 7 if "7" in why else 10, "node-2": 10 * ASKED_RARELY}
+    assert asked == [*[10] * (len(asked) - 1), 10 * ASKED_RARELY]
+    assert len(asked) == 2 + ("Jump" in why)
 
 
 async def test_a_stall_in_the_handshake_ends_in_time(proxy: Proxy) -> None:
