@@ -36,7 +36,7 @@ def add_live(state: State, seat: Seat, attempt: Attempt, tries: int, started: fl
     live = Live(attempt, options, tries, started, _UNSURE, now)
     seat.live[attempt.id] = live
     state.seat_of[attempt.id] = seat.subnode.name
-    state.refresh(seat)
+    state.occupy(seat)
     watch_timeout(state, live)
     return live
 

@@ -273,6 +273,15 @@ class State(Struct):
         (self.busy.add if taken and seat.member else self.busy.discard)(name)
         (self.holding.add if seat.holds else self.holding.discard)(name)
 
+    def occupy(self, seat: Seat) -> None:
+        """Put right what is derived from `seat` when it has got work, or is about to: less than `refresh` looks at."""
+        name = seat.subnode.name
+        self.free.discard(name)
+        if seat.member:
+            self.busy.add(name)
+        if seat.holds:
+            self.holding.add(name)
+
     def full_options(self, options: JobOptions) -> JobOptions:
         """An entry's options with the run's defaults; the jobs of one entry share both."""
         if self.last_options is None or self.last_options[0] is not options:
@@ -283,7 +292,7 @@ class State(Struct):
         """A Take or Begin for this seat is on its way."""
         seat = self.seats[name]
         seat.reserved = self.started = True
-        self.refresh(seat)
+        self.occupy(seat)
 
     def make_ready(self, waiting: Waiting) -> None:
         """A job waits for a seat only."""
