@@ -110,6 +110,8 @@ async def test_a_node_that_is_gone_is_noticed_by_its_kernels_silence(
     assert not other.lost.done()
     for each in (connection, other):
         await each.close()
+    # What our kernel says to it at the end may take minutes, for it has heard no confirmation.
+    farm["node-1"].kill_sessions()
 
 
 @pytest.mark.parametrize(
