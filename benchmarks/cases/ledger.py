@@ -36,7 +36,7 @@ def _fill(queue: Queue, count: int) -> None:
 
 def run_case(bench: Bench) -> Section:
     count = bench.size(100_000, 2_000)
-    jobs = bench.size(400, 50)
+    jobs = bench.size(1_500, 50)
     nodes = bench.field.nodes(4)
     rates: dict[str, list[float]] = {"full": [], "empty": []}
 
