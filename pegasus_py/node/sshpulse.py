@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 ASKED_RARELY = 3
 """How many times rarer the SSH server is asked whether it is there, where the kernel is."""
-_LAST_HEARD = 56
-"""Where in Linux's `struct tcp_info` is how many milliseconds ago something was confirmed (tcpi_last_ack_recv)."""
+_LAST_HEARD = 52
+"""Where in Linux's `struct tcp_info` is how many milliseconds ago data came, and then how many ago a confirmation did.
+
+(tcpi_last_data_recv, tcpi_last_ack_recv.) Data need not count as a confirmation where nothing has been sent.
+"""
 
 
 class Pulse:
@@ -73,6 +76,5 @@ class Pulse:
 
 def _silent_for(sock: socket.socket) -> float:
     """Seconds since the other side's kernel was heard of."""
-    found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_HEARD + 4)
-    (milliseconds,) = struct.unpack_from("=I", found, _LAST_HEARD)
-    return float(milliseconds) / 1000
+    found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_HEARD + 8)
+    return float(min(struct.unpack_from("=II", found, _LAST_HEARD))) / 1000

@@ -114,6 +114,17 @@ async def test_a_node_that_is_gone_is_noticed_by_its_kernels_silence(
     farm["node-1"].kill_sessions()
 
 
+async def test_a_node_that_only_speaks_is_not_silent(farm: SshFarm, ssh_home: Path) -> None:
+    """What comes need not confirm anything where nothing is sent: a job that says a line now and then, for long."""
+    connection = await SshConnector(keepalive_interval=1, keepalive_count=1).connect(node("node-1"))
+    collector = Collector()
+    stream = await connection.open_shell(collector)
+    stream.write(f"for i in 1 2 3 4 5 6 7 8 9 10; do echo x; sleep 0.5; done; exit 0\n{END_MARK}\n".encode())
+    assert await asyncio.wait_for(collector.end, 30) is None
+    assert collector.data == b"x\n" * 10 and not connection.lost.done()
+    await connection.close()
+
+
 @pytest.mark.parametrize(
     "why", ["ServerAliveInterval 10", "ServerAliveCountMax 5", "TCPKeepAlive no", "ProxyJump node-2"]
 )
