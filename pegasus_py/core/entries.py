@@ -40,6 +40,8 @@ class Entry:
         return grid.size(self._dimensions)
 
     def first(self) -> Task:
+        if not self.params:
+            return Task(self.commands[0], (), self.options, self.place)
         return self._task(grid.first(self._dimensions))
 
     def rest(self) -> tuple[Entry, ...]:
@@ -145,7 +147,8 @@ def consumed_record(task: Task, note: str) -> str:
     A command of one line makes one line of it whatever its parameters, so that `tail -n 2` is the last such task.
     """
     entry = Entry((task.command,), tuple((name, (value,)) for name, value in task.params), task.options)
-    note = "".join(c if c.isprintable() else " " for c in note)
+    if not note.isprintable():
+        note = "".join(c if c.isprintable() else " " for c in note)
     if not one_line(task.command):
         return f"# {note}\n{_block(entry, 0)}"
     if _is_bare(entry):

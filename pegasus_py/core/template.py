@@ -57,6 +57,8 @@ def merge_params(subnode: SubNode, task: Task) -> Params:
 
     Raises BadInput if both define a name.
     """
+    if not task.params:
+        return subnode.params
     host = {name for name, _ in subnode.params}
     for name, _ in task.params:
         if name in host:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pegasus_py.errors import NodeError
+from pegasus_py.node import sshquick
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
 from pegasus_py.node.shell import BOOTSTRAP, Receiver, Stream
 from pegasus_py.node.sshimport import asyncssh
@@ -261,7 +262,8 @@ class Channel(asyncssh.SSHClientSession[bytes]):
     def write(self, data: bytes) -> None:
         if self._channel is not None and not self._closing:
             with contextlib.suppress(OSError):  # gone; `closed` tells, or has told
-                self._channel.write(data)
+                if not sshquick.send(self._channel, data):
+                    self._channel.write(data)
 
     def pause(self) -> None:
         if self._channel is not None:

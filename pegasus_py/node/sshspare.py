@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pegasus_py.node import sshquick
 from pegasus_py.node.sshimport import asyncssh
-from pegasus_py.node.sshquick import QuickWay
 
 LARGE = 64 * 1024
-"""Bytes of one read from which on what is left of it after each packet is not copied."""
+"""Bytes of one read from which on what is left of it after each packet is not copied by asyncssh."""
 
 # Nobody reads asyncssh's log, and to write it for nobody takes some 5 % of the time of small packets.
 logging.getLogger("asyncssh").disabled = True
@@ -74,17 +74,19 @@ class Rest:
 
 
 def spare_copies(connection: asyncssh.SSHClientConnection) -> None:
-    """Have the packets of a large read go the quick way, and what is left of it not copied for each of the others.
+    """Have packets go the quick way, and what is left of a large read not copied for each of the others.
 
     Eight packets come in one read when there is much output.
     """
     own: Any = connection
     receive = connection.data_received
-    quick = QuickWay(connection)
 
     def data_received(data: bytes, datatype: Any = None) -> None:
-        if len(data) >= LARGE and isinstance(kept := getattr(own, "_inpbuf", None), bytes | Rest):
-            own._inpbuf, data = Rest(*quick.take(bytes(kept), data))[:], b""
+        kept = getattr(own, "_inpbuf", None)
+        if isinstance(kept, bytes | Rest):
+            left, at = sshquick.take(connection, bytes(kept), data)
+            own._inpbuf = Rest(left, at)[:] if len(left) - at >= LARGE else left[at:]
+            data = b""
         receive(data, datatype)
 
     connection.data_received = data_received  # type: ignore[method-assign]

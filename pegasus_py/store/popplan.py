@@ -64,21 +64,26 @@ class Plan:
         self.tasks: list[Task] = []
         self.rewrite = False
         self.filler = 0
+        self._next: Task | None = None
+        """What `peek` has found."""
         self._gone: list[_Gone] = []
         self._back = (reader.pos, reader.line)
 
     def peek(self, fd: int) -> Task | None:
         """The next task. Raises BadInput, OSError."""
-        if self.sweep is not None:
-            return self.sweep.pieces[0].task
-        head = self.reader.head(fd)
-        return None if head is None else head.entry.first()
+        if self._next is None:
+            if self.sweep is not None:
+                self._next = self.sweep.pieces[0].task
+            elif (head := self.reader.head(fd)) is not None:
+                self._next = head.entry.first()
+        return self._next
 
     def take(self, fd: int) -> None:
         """Plan to consume the task that `peek` gives."""
         task = self.peek(fd)
         assert task is not None, "take without a task to take"
         self.tasks.append(task)
+        self._next = None
         if self.sweep is None:
             head = self.reader.head(fd)
             assert head is not None

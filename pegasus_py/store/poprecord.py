@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class PopRecord(Struct, frozen=True):
 
     def encode(self) -> bytes:
         fields = {**asdict(self), "edits": [asdict(edit) for edit in self.edits]}
-        text = json.dumps(fields, default=_bytes_to_text, separators=(",", ":")).encode("ascii")
+        text = _to_json(fields).encode("ascii")
         return b"z" + zlib.compress(text, 1) if len(text) > _SMALL else text
 
 
@@ -128,6 +129,10 @@ _BYTES = ("new", "before", "after", "old")
 def _bytes_to_text(value: object) -> str:
     assert isinstance(value, bytes)
     return value.decode("latin-1")
+
+
+# Made once, for `json.dumps` makes one for each call that asks for something.
+_to_json: Callable[[object], str] = json.JSONEncoder(default=_bytes_to_text, separators=(",", ":")).encode
 
 
 def task_digest(task: Task) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import time
 from collections.abc import Iterable
 from typing import Any
 from unittest.mock import MagicMock
@@ -12,10 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pegasus_py.node import sshspare
+from pegasus_py.node import sshquick, sshspare
 from pegasus_py.node.sshimport import asyncssh
-from pegasus_py.node.sshquick import QuickWay
-from pegasus_py.node.sshspare import spare_copies
+from pegasus_py.node.sshspare import spare_copies, spare_ignore_packets
 
 GCM, CTR = b"aes128-gcm@openssh.com", b"aes128-ctr"
 WINDOW = 4096
@@ -140,10 +141,11 @@ def cut(stream: bytes, places: Iterable[int]) -> list[bytes]:
     st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0, 0, -20, -3, 2, 4, 17, 60])), max_size=6),
     st.none() | st.integers(0, 10_000),
     st.sampled_from([GCM, GCM, GCM, CTR]),
+    st.sampled_from([1, 200, 1 << 16]),
 )
-@example([EOF, data(0, b"too late")], [(1, 0)], None, GCM)
+@example([EOF, data(0, b"too late")], [(1, 0)], None, GCM, 1)
 def test_sessions_get_what_asyncssh_alone_would_give_them(
-    payloads: list[bytes], places: list[tuple[int, int]], bad: int | None, cipher: bytes
+    payloads: list[bytes], places: list[tuple[int, int]], bad: int | None, cipher: bytes, large: int
 ) -> None:
     packets = encrypted(payloads, cipher)
     stream, borders = b"".join(packets), [0, *itertools.accumulate(map(len, packets))]
@@ -152,16 +154,14 @@ def test_sessions_get_what_asyncssh_alone_would_give_them(
         stream = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
     reads = cut(stream, (borders[number % len(borders)] + beside for number, beside in places))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sshspare, "LARGE", 1)
+        patch.setattr(sshspare, "LARGE", large)
         quick = asyncio.run(received(reads, cipher, spared=True))
     assert quick == asyncio.run(received(reads, cipher, spared=False))
 
 
 def test_what_a_session_raises_ends_the_connection_and_nothing_more_is_given() -> None:
     packets = encrypted([data(0, text) for text in (b"a", b"raise", b"b", b"c")], GCM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sshspare, "LARGE", 1)
-        told = asyncio.run(received([b"".join(packets[:2]), *packets[2:]], GCM, spared=True))
+    told = asyncio.run(received([b"".join(packets[:2]), *packets[2:]], GCM, spared=True))
     assert told[:2] == [(0, None, b"a"), ("internal error",)]
     assert not [each for each in told if each[-1] in (b"b", b"c")]
 
@@ -185,9 +185,10 @@ def test_where_the_library_takes_no_view_all_is_left_to_asyncssh(monkeypatch: py
             return secret
 
     monkeypatch.setattr(asyncssh.crypto.cipher, "AESGCM", Old)
-    monkeypatch.setattr(sshspare, "LARGE", 1)
+    sshquick.key_of.cache_clear()
     stream = b"".join(encrypted([data(0, b"one"), data(1, b"two")], GCM))
     told = asyncio.run(received(cut(stream, [7, 40]), GCM, spared=True))
+    sshquick.key_of.cache_clear()
     assert told[:2] == [(0, None, b"one"), (1, None, b"two")]
 
 
@@ -197,18 +198,101 @@ def test_only_packets_of_aes_gcm_go_the_quick_way(
 ) -> None:
     """Else the test above would compare asyncssh with itself."""
     taken = []
-    hand_over = QuickWay._hand_over
+    hand_over = sshquick.hand_over
 
-    def counted(self: QuickWay, view: memoryview, at: int) -> int:
-        end = hand_over(self, view, at)
+    def counted(own: Any, cipher: Any, view: memoryview, at: int) -> int:
+        end = hand_over(own, cipher, view, at)
         taken.extend([1] * bool(end))
         return end
 
-    monkeypatch.setattr(QuickWay, "_hand_over", counted)
-    monkeypatch.setattr(sshspare, "LARGE", 1)
+    monkeypatch.setattr(sshquick, "hand_over", counted)
     stream = b"".join(encrypted([data(0, b"one"), data(1, b"two" * 50), data(0, b"three")], cipher))
     for places in ([], [20], [30, 70, 71], [5, 40]):
         taken.clear()
         told = asyncio.run(received(cut(stream, places), cipher, spared=True))
         assert [one[2] for one in told[:3]] == [b"one", b"two" * 50, b"three"]
         assert len(taken) == expected, f"asyncssh is made otherwise, or {places} is not understood"
+
+
+def sending(cipher: bytes) -> tuple[Any, Any, list[bytes]]:
+    """A connection that is logged in, a channel on it, and what goes out."""
+    sent: list[bytes] = []
+    connection = connected([], cipher)
+    del connection.send_packet
+    connection._kex_complete = True
+    connection._rekey_time = time.monotonic() + 3600
+    connection._send_encryption, connection._send_blocksize, _, is_clear = keys(cipher)
+    connection._send_enchdrlen = 1 if is_clear else 5
+    connection._transport.write = lambda data: sent.append(bytes(data))
+    channel = connection._channels[0]
+    channel._send_window, channel._send_pktsize, channel._encoding = 1000, 300, None
+    return connection, channel, sent
+
+
+def state(connection: Any, channel: Any) -> list[Any]:
+    own = [
+        connection._send_seq,
+        connection._rekey_bytes_sent,
+        connection._send_encryption.encrypt_packet(0, b"", b""),
+    ]
+    return [
+        *own,
+        channel._send_window,
+        b"".join(bytes(one) for one, _ in channel._send_buf),
+        channel._send_state,
+    ]
+
+
+@given(
+    st.lists(st.binary(max_size=400) | st.just(b"more"), max_size=8),
+    st.sampled_from([GCM, GCM, GCM, CTR]),
+    st.integers(0, 900),
+)
+def test_what_is_sent_is_what_asyncssh_alone_would_send(texts: list[bytes], cipher: bytes, room: int) -> None:
+    """To the byte, with padding that is no longer random: also when the window is full, and opens again."""
+
+    async def sent(*, quick: bool) -> list[Any]:
+        connection, channel, out = sending(cipher)
+        spare_ignore_packets(connection)
+        channel._send_window = room
+        for text in texts:
+            if text == b"more":
+                channel._process_window_adjust(93, 0, asyncssh.packet.SSHPacket(u32(250)))
+            elif not quick or not sshquick.send(channel, text):
+                channel.write(text)
+        return [b"".join(out), *state(connection, channel)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", bytes)
+        assert asyncio.run(sent(quick=True)) == asyncio.run(sent(quick=False))
+
+
+UNFIT: dict[str, tuple[str, str, Any]] = {
+    "the window is full": ("channel", "_send_window", 3),
+    "packets are smaller": ("channel", "_send_pktsize", 3),
+    "something waits": ("channel", "_send_buf", [(bytearray(b"before"), None)]),
+    "the channel is closed": ("channel", "_send_state", "closed"),
+    "keys are being agreed on": ("connection", "_kex_complete", False),
+    "new keys are due for the bytes": ("connection", "_rekey_bytes_sent", 1 << 40),
+    "new keys are due for the time": ("connection", "_rekey_time", 0.0),
+    "not logged in": ("connection", "_auth_complete", False),
+    "gone": ("connection", "_transport", None),
+    "compressed": ("connection", "_compressor", object()),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+async def test_what_is_not_one_packet_of_plain_data_is_left_to_asyncssh(what: str) -> None:
+    connection, channel, sent = sending(GCM)
+    assert sshquick.send(channel, b"fits") and len(sent) == 1, "asyncssh is made otherwise"
+    of, name, value = UNFIT[what]
+    setattr({"channel": channel, "connection": connection}[of], name, value)
+    before = state(connection, channel)[:2]
+    assert not sshquick.send(channel, b"does not")
+    assert len(sent) == 1 and state(connection, channel)[:2] == before
+
+
+async def test_an_asyncssh_that_is_made_otherwise_is_left_to_itself() -> None:
+    connection, channel, sent = sending(GCM)
+    del connection._rekey_bytes_sent
+    assert not sshquick.send(channel, b"text") and not sent
