@@ -67,13 +67,15 @@ def load(data: bytes, file: str) -> Node | None:
     return node
 
 
-def items(data: bytes, file: str) -> Iterator[Item]:
+def items(data: bytes, file: str, *, offset: int = 0, line: int = 1) -> Iterator[Item]:
     """All items of the list in `data`, one after the other, each with the bytes it owns.
+
+    `data` is the end of the file, from the start of a line on: byte `offset` of it, line `line` (from 1).
 
     An alias reaches anchors of its own item only, for the items before it may be gone when it is read.
     Raises BadInput when it comes to what cannot be understood; what stands before that has been given by then.
     """
-    return _Reader(data, file).items()
+    return _Reader(data, file, offset, line).items()
 
 
 def load_item(data: bytes, file: str, *, offset: int = 0, line: int = 1, final: bool = True) -> Item | None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegasus_py.core.entries import Entry, parse_entry
-from pegasus_py.core.yamltext import items
+from pegasus_py.core.yamltext import items, plain_item
 from pegasus_py.errors import BadInput, Place, StorageError
 from pegasus_py.store import disk, settle
 from pegasus_py.store.consumed import ConsumedFile
@@ -108,8 +108,14 @@ class QueueFile:
             raise BadInput(Place(self.name), "this is a directory; name a file with -Q") from None
         except OSError as error:
             raise disk.storage_error(self.path, "read", error) from error
-        for item in items(data, self.name):
-            yield parse_entry(item.node, self.name)
+        pos, line = 0, 1
+        # Most queues are lists of plain commands: a tenth of the time for those before the first other entry.
+        while (found := plain_item(data, pos, final=True)) is not None:
+            yield Entry((found[0],), place=Place(self.name, line, 3))
+            pos, line = found[1], line + 1
+        if pos < len(data) or not pos:
+            for item in items(data[pos:], self.name, offset=pos, line=line):
+                yield parse_entry(item.node, self.name)
 
     def _open(self, flags: int) -> int:
         # O_NONBLOCK: a named pipe must not hold us up before it is refused.

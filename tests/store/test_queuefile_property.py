@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from pegasus_py.core.entries import parse_entry
+from pegasus_py.core.entries import Entry, parse_entry
 from pegasus_py.core.model import Task
 from pegasus_py.core.yamltext import items, plain_item
+from pegasus_py.errors import BadInput
 from pegasus_py.store import poprecord
 from pegasus_py.store.poprecord import decode
+from pegasus_py.store.queuefile import QueueFile
 from tests.store.queue_harness import Engine, Faults, Killed, leftovers, tasks_in, without_filler
 
 WORDS = st.sampled_from(
@@ -413,3 +416,31 @@ def test_the_short_cut_reads_what_the_parser_reads(text: str, after: str) -> Non
         item = next(items(data, "q"))
         assert parse_entry(item.node, "q").commands == (found[0],)
         assert item.end == found[1]
+
+
+def _read(entries: Iterator[Entry]) -> list[object]:
+    """What is read, with its places, and how it ends."""
+    found: list[object] = []
+    try:
+        found.extend((entry, entry.place) for entry in entries)
+    except BadInput as error:
+        found.append(str(error))
+    return found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plain=st.integers(0, 3),
+    rest=queues().map(lambda blocks: b"".join(data for data, _ in blocks))
+    | st.binary(max_size=20)
+    | st.text(alphabet="-a: #'[]{}&*!|>\n~.", max_size=30).map(str.encode),
+    newline=st.sampled_from([b"\n", b"\r\n"]),
+)
+def test_the_whole_queue_is_read_as_the_parser_reads_it(
+    plain: int, rest: bytes, newline: bytes, tmp_path: Path
+) -> None:
+    data = b"".join(b"- run %d" % n + newline for n in range(plain)) + rest
+    path = tmp_path / "queue.yaml"
+    path.write_bytes(data)
+    wanted = _read(parse_entry(item.node, str(path)) for item in items(data, str(path)))
+    assert _read(QueueFile(path).entries()) == wanted
