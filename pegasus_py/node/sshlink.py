@@ -18,7 +18,7 @@ from pegasus_py.node import sshquick
 from pegasus_py.node.hostkeys import Finding, HostKeys, Verdict
 from pegasus_py.node.shell import BOOTSTRAP, Receiver, Stream
 from pegasus_py.node.sshimport import asyncssh
-from pegasus_py.node.sshspare import forget_negotiation, spare_copies, spare_ignore_packets
+from pegasus_py.node.sshspare import forget_negotiation, spare_copies, spare_ignore_packets, spare_timers
 
 WINDOW = 2 * 1024 * 1024
 LARGEST_WINDOW = 16 * 1024 * 1024
@@ -114,6 +114,7 @@ class Link(asyncssh.SSHClient):
         self._connection = conn
         spare_ignore_packets(conn)
         spare_copies(conn)
+        spare_timers(conn)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         kind, blob = key.algorithm.decode(), base64.b64encode(key.public_data).decode()
@@ -140,6 +141,8 @@ class Link(asyncssh.SSHClient):
         forget_negotiation(self.connection)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # No key stays longer than what it is for; the others come back with the next packet.
+        sshquick.key_of.cache_clear()
         if not self._lost.done():
             self._lost.set_result("closed" if self._closing else _reason_of(exc))
 

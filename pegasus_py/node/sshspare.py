@@ -107,6 +107,41 @@ def spare_ignore_packets(connection: asyncssh.SSHClientConnection) -> None:
     connection.send_packet = send_packet  # type: ignore[method-assign]
 
 
+def spare_timers(connection: asyncssh.SSHClientConnection) -> None:
+    """Have the timer of SSH's keepalive run on when something is received, and ask how long ago that was when it ends.
+
+    asyncssh cancels it and sets another one for each read.
+    """
+    own: Any = connection
+    names = (
+        "_loop",
+        "_keepalive_timer",
+        "_keepalive_interval",
+        "_reset_keepalive_timer",
+        "_keepalive_timer_callback",
+    )
+    if not all(hasattr(own, name) for name in names):
+        return
+    loop, reset, ask = own._loop, own._reset_keepalive_timer, own._keepalive_timer_callback
+    heard = interval = 0.0
+
+    def heard_of() -> None:
+        nonlocal heard, interval
+        heard = loop.time()
+        if own._keepalive_timer is None or own._keepalive_interval != interval:
+            interval = own._keepalive_interval
+            reset()
+
+    def is_due() -> None:
+        silent = loop.time() - heard
+        if silent < own._keepalive_interval:
+            own._keepalive_timer = loop.call_later(own._keepalive_interval - silent, is_due)
+        else:
+            ask()
+
+    own._reset_keepalive_timer, own._keepalive_timer_callback = heard_of, is_due
+
+
 def forget_negotiation(connection: asyncssh.SSHClientConnection) -> None:
     """Let go of what only the key exchange and the login needed: 4 kB of each connection, a tenth of all.
 

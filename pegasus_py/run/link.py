@@ -32,7 +32,8 @@ from pegasus_py.core.moves import (
 from pegasus_py.errors import NodeError, QueueHeld, StorageError
 from pegasus_py.node.session import NodeSession
 from pegasus_py.node.shell import Connection, Connector
-from pegasus_py.run.tap import Tap, complete_log
+from pegasus_py.run.later import Later
+from pegasus_py.run.tap import FOLLOW_AFTER, Tap, complete_log
 from pegasus_py.store.logs import LogFiles
 
 FIRST_WAIT = 0.5
@@ -79,6 +80,7 @@ class Plant(Struct, frozen=True):
     backlog: Callable[[], int]
     """Bytes that wait for the terminal or pipe to take them."""
     random: random.Random = field(default_factory=random.Random)
+    follow_later: Later = field(default_factory=lambda: Later(FOLLOW_AFTER))
 
 
 class Link:
@@ -295,7 +297,7 @@ class Link:
         tap = self._taps[attempt.id] = Tap(
             attempt, self._plant.logs, self._plant.tell, self._plant.backlog, fresh=fresh
         )
-        tap.watch(session)
+        tap.watch(session, self._plant.follow_later)
 
     async def _ask(self, session: NodeSession, attempt: Attempt) -> None:
         for report in await session.ask([attempt.id]):

@@ -15,6 +15,7 @@ from pegasus_py.core.events import Event, Note, Output
 from pegasus_py.core.model import Attempt
 from pegasus_py.errors import NodeError, QueueHeld, StorageError
 from pegasus_py.node.session import Follow, NodeSession
+from pegasus_py.run.later import Call, Later
 from pegasus_py.store.logs import LogFiles
 
 FOLLOW_AFTER = 0.15
@@ -60,16 +61,15 @@ class Tap:
             self._break(error)
         self._follow: Follow | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Call | None = None
         self._progress: asyncio.Event | None = None
         """From the time when the rest is waited for."""
         self._closed = False
         self._resume: asyncio.TimerHandle | None = None
 
-    def watch(self, session: NodeSession) -> None:
-        """Follow the output if the job is still running in a moment."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(FOLLOW_AFTER, self._open_follow, session)
+    def watch(self, session: NodeSession, later: Later) -> None:
+        """Follow the output if the job is still running `later`."""
+        self._timer = later.call(lambda: self._open_follow(session))
 
     def _open_follow(self, session: NodeSession) -> None:
         self._timer = None

@@ -107,6 +107,7 @@ class Plan:
 
     def undo(self) -> None:
         """Forget what was planned: nothing has been changed."""
+        self._next = None
         if self.reader.reads_flow:
             self.reader.reset()
         else:

@@ -200,8 +200,8 @@ def test_only_packets_of_aes_gcm_go_the_quick_way(
     taken = []
     hand_over = sshquick.hand_over
 
-    def counted(own: Any, cipher: Any, view: memoryview, at: int) -> int:
-        end = hand_over(own, cipher, view, at)
+    def counted(own: Any, cipher: Any, key: Any, view: memoryview, at: int) -> int:
+        end = hand_over(own, cipher, key, view, at)
         taken.extend([1] * bool(end))
         return end
 
@@ -296,3 +296,34 @@ async def test_an_asyncssh_that_is_made_otherwise_is_left_to_itself() -> None:
     connection, channel, sent = sending(GCM)
     del connection._rekey_bytes_sent
     assert not sshquick.send(channel, b"text") and not sent
+
+
+@pytest.mark.parametrize("name", ["AESGCM", "InvalidTag"])
+def test_without_what_it_decrypts_with_all_is_left_to_asyncssh(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fewer:
+        def __getattr__(self, wanted: str) -> Any:
+            if wanted == name:
+                raise AttributeError(wanted)
+            return getattr(asyncssh.crypto.cipher, wanted)
+
+    monkeypatch.setattr(sshquick, "_ciphers", Fewer())
+    sshquick.key_of.cache_clear()
+    assert asyncio.run(received(encrypted([data(0, b"one")], GCM), GCM, spared=True))[0] == (0, None, b"one")
+
+
+def test_a_packet_in_small_pieces_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the middle of one waits with asyncssh, which joins what it has with each read; that is enough."""
+    tried: list[int] = []
+    hand_over = sshquick.hand_over
+
+    def counted(own: Any, cipher: Any, key: Any, view: memoryview, at: int) -> int:
+        tried.append(len(view))
+        return hand_over(own, cipher, key, view, at)
+
+    monkeypatch.setattr(sshquick, "hand_over", counted)
+    (packet,) = encrypted([data(0, bytes(1500))], GCM)
+    told = asyncio.run(received(cut(packet, range(0, 1600, 50)), GCM, spared=True))
+    assert told[0] == (0, None, bytes(1500))
+    assert sum(size >= len(packet) for size in tried) == 1 and len(tried) < 5

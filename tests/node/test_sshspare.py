@@ -94,3 +94,15 @@ async def test_much_at_once_comes_as_it_was_sent(
         )
     stream.close()
     await connection.close()
+
+
+async def test_a_connection_that_is_gone_leaves_no_key(farm: SshFarm, home: Path) -> None:
+    farm.configure(home)
+    connection = await SshConnector().connect(node(farm.names[0]))
+    collector = Collector()
+    stream = await connection.open_shell(collector)
+    stream.write(f"echo here\n{END_MARK}\n".encode())
+    await collector.until(lambda data: b"here" in data)
+    assert sshquick.key_of.cache_info().currsize
+    await connection.close()
+    assert not sshquick.key_of.cache_info().currsize
