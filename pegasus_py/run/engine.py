@@ -84,9 +84,9 @@ _SAID = (Send, Attach, Ask, Fence, Kill)
 FLUSH_ALONE_AFTER = 0.005
 """Seconds without a fact after which a pop that none can follow is flushed: the next one need not wait for it then."""
 SLOW_COMMIT = 0.02
-"""Seconds from which on a commit is too slow for the event loop's own thread,"""
-SLOW_FOR = 10.0
-"""and seconds for which further ones are then left to another thread."""
+"""Seconds that commits take on average from which on they are too slow for the event loop's own thread,"""
+WEIGHT = 0.2
+"""and what the last one counts in it: one alone may be chance, on a machine that is busy with other things."""
 STORAGE_RETRY = 1.0
 """Seconds until a write that failed (a full disk, say) is tried again."""
 
@@ -153,7 +153,8 @@ class Engine:
         """What the user has asked to end, not recorded yet."""
         self._frozen = False
         self._storage_until = 0.0
-        self._slow_until = 0.0
+        self._commit_seconds = 0.0
+        """What a commit takes, on average."""
         self._fatal: BaseException | None = None
         self._early_flush: asyncio.Task[None] | None = None
 
@@ -473,7 +474,7 @@ class Engine:
 
     def _is_quick(self) -> bool:
         """Whether a commit may be expected to hold up the event loop for a moment only."""
-        is_slow = time.monotonic() < self._slow_until or self._stores.queue.is_flushing
+        is_slow = self._commit_seconds > SLOW_COMMIT or self._stores.queue.is_flushing
         return self._stores.ledger.is_local and not is_slow
 
     def _commit_here(self, batch: Batch) -> None:
@@ -483,9 +484,7 @@ class Engine:
                 self._sync_queue(note=False)
             self._stores.ledger.commit(batch)
         finally:
-            now = time.monotonic()
-            if now - began > SLOW_COMMIT:
-                self._slow_until = now + SLOW_FOR
+            self._commit_seconds += WEIGHT * (time.monotonic() - began - self._commit_seconds)
 
     def _sync_queue(self, *, note: bool = True) -> None:
         """What was popped must be safe on disk before the ledger may forget the records of it."""

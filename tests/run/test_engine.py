@@ -368,29 +368,40 @@ async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any)
 
 
 @pytest.mark.parametrize(
-    ("is_local", "slow", "flushing", "here"),
-    [(True, 60, False, 2), (True, -1, False, 1), (False, 60, False, 0), (True, 60, True, 0)],
+    ("is_local", "seconds", "flushing", "here"),
+    [
+        (True, [0, 0, 0], False, [True, True, True]),
+        (True, [0.09, 0, 0.09, 0], False, [True, True, True, False]),
+        (True, [0.03] * 8, False, [True] * 5 + [False] * 3),
+        (True, [1.0, 1.0, 0.0], False, [True, False, False]),
+        (True, [0.15, 0.0, 0.0, 0.0], False, [True, False, False, True]),
+        (False, [0, 0], False, [False, False]),
+        (True, [0, 0], True, [False, False]),
+    ],
 )
 async def test_commits_are_made_in_the_loop_where_that_is_quick(
-    tmp_path: Path, monkeypatch: Any, is_local: bool, slow: float, flushing: bool, here: int
+    tmp_path: Path, monkeypatch: Any, is_local: bool, seconds: list[float], flushing: bool, here: list[bool]
 ) -> None:
-    """One that was slow, or would wait for another thread, is left to one: others wait while the loop does."""
-    monkeypatch.setattr(engine_module, "SLOW_COMMIT", slow)
+    """What is slow, or would wait for another thread, is left to one: others wait while the loop does."""
     monkeypatch.setattr(QueueFile, "is_flushing", flushing)
-    run = Run(tmp_path, "- one\n")
+    now, late = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now() + late[0])
+    run = Run(tmp_path, "- one\n" * len(seconds))
     run.ledger.is_local = is_local
     threads: list[bool] = []
 
     def refuses(batch: Batch) -> bool:
         threads.append(threading.current_thread() is threading.main_thread())
+        late[0] += seconds[min(len(threads), len(seconds)) - 1]
         return False
 
     run.disk.refuses = refuses
     async with run.going():
         run.engine.fact(Opened(NODE.name))
-        first = await run.start(1)
-        run.engine.fact(Exited(first.id, 0))
-    assert threads[:2] == [True] * here + [False] * (2 - here)
+        for number in range(1, len(seconds)):
+            run.engine.fact(Exited((await run.start(number)).id, 0))
+        run.engine.fact(Exited((await run.start(len(seconds))).id, 0))
+    assert threads[: len(here)] == here
 
 
 async def test_what_arrived_while_the_controller_stood_still_is_looked_at_before_its_timers(
