@@ -371,10 +371,10 @@ async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any)
     ("is_local", "seconds", "flushing", "here"),
     [
         (True, [0, 0, 0], False, [True, True, True]),
-        (True, [9000, 0, 9000, 0], False, [True, True, True, False]),
-        (True, [3000] * 8, False, [True] * 5 + [False] * 3),
-        (True, [100_000, 100_000, 0], False, [True, False, False]),
-        (True, [15_000, 0, 0, 0], False, [True, False, False, True]),
+        (True, [0.9, 0, 0.9, 0], False, [True, True, True, False]),
+        (True, [0.3] * 8, False, [True] * 5 + [False] * 3),
+        (True, [10, 10, 0], False, [True, False, False]),
+        (True, [1.3, 0, 0, 0], False, [True, False, False, True]),
         (False, [0, 0], False, [False, False]),
         (True, [0, 0], True, [False, False]),
     ],
@@ -384,7 +384,7 @@ async def test_commits_are_made_in_the_loop_where_that_is_quick(
 ) -> None:
     """What is slow, or would wait for another thread, is left to one: others wait while the loop does."""
     monkeypatch.setattr(QueueFile, "is_flushing", flushing)
-    monkeypatch.setattr(engine_module, "SLOW_COMMIT", 2000.0)
+    monkeypatch.setattr(engine_module, "SLOW_COMMIT", 0.2)
     now, late = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now() + late[0])
     run = Run(tmp_path, "- one\n" * len(seconds))
