@@ -63,23 +63,15 @@ from pegasus_py.core.scheduler import step
 from pegasus_py.core.state import State
 from pegasus_py.errors import BadInput, PegasusError, QueueHeld, StorageBroken, StorageError
 from pegasus_py.run.link import Link
+from pegasus_py.run.queuewatch import QueueWatch
 from pegasus_py.run.taker import Haul, Taker
 from pegasus_py.store import batch as ledger_batch
 from pegasus_py.store.batch import Batch
-from pegasus_py.store.filewatch import FileWatch
 from pegasus_py.store.ledger import Ledger
 from pegasus_py.store.logs import LogFiles
 from pegasus_py.store.queuefile import QueueFile
 from pegasus_py.store.queuelock import QueueBusy
 
-WATCH_EVERY = 0.18
-"""Seconds between looks at the queue file,"""
-QUIET_AFTER = 2.0
-"""and seconds without work after which, on a local disk, the system is to tell of a change;"""
-WATCH_RARELY = 1.0
-"""then seconds between looks all the same,"""
-SETTLE = 0.1
-"""and seconds for whoever has begun to write to come to the end of it."""
 _SAID = (Send, Attach, Ask, Fence, Kill)
 FLUSH_ALONE_AFTER = 0.005
 """Seconds without a fact after which a pop that none can follow is flushed: the next one need not wait for it then."""
@@ -157,6 +149,13 @@ class Engine:
         """What a commit takes, on average."""
         self._fatal: BaseException | None = None
         self._early_flush: asyncio.Task[None] | None = None
+        self._watch = QueueWatch(
+            stores.queue,
+            view=lambda: self.state.queue,
+            look=lambda: self.fact(Look()),
+            may_go_on=self._trouble_may_be_over,
+            flush=self._flush_queue,
+        )
 
     # --- the outside ---------------------------------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class Engine:
 
     async def run(self) -> Outcome:
         """Run to the end. Raises QueueHeld when overtaken."""
-        watcher = asyncio.create_task(self.guard(self._watch_queue()))
+        watcher = asyncio.create_task(self.guard(self._watch.run()))
         try:
             while self.state.outcome is None or self._unrecorded:
                 await self._wait()
@@ -553,56 +552,9 @@ class Engine:
 
     # --- the queue file and its troubles -------------------------------------------------------------------
 
-    async def _watch_queue(self) -> None:
-        """Look at the queue file now and then: has it changed, is what blocked it over, has it to be flushed?"""
-        queue = self._stores.queue
-        can_be_told, quiet_since = queue.is_local, time.monotonic()
-        while True:
-            if can_be_told and not self._is_quiet():
-                quiet_since = time.monotonic()
-            if can_be_told and time.monotonic() - quiet_since > QUIET_AFTER:
-                can_be_told = await self._wait_until_loud()
-            else:
-                await asyncio.sleep(WATCH_EVERY)
-            if queue.is_flush_due and not self._untrusted:
-                await self._flush_queue()
-            view = self.state.queue
-            if view is QueueView.BLOCKED:
-                due = time.monotonic() >= self._storage_until
-                if due and (not self._trouble or self._trouble_may_be_over()):
-                    self.fact(Look())
-            elif view is QueueView.EMPTY and self._queue_changed():
-                self.fact(Look())
-
-    def _is_quiet(self) -> bool:
-        """Whether there is nothing to be waited for but a change of the queue file."""
-        is_empty = self.state.queue is QueueView.EMPTY
-        return is_empty and self._stores.queue.is_flushed and not self._queue_changed()
-
-    async def _wait_until_loud(self) -> bool:
-        """Until there is something to look at. False if the system cannot tell of a change.
-
-        A look costs 0.1 to 0.5 ms of CPU, for a process that has slept finds nothing in the caches.
-        """
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            watch = FileWatch(self._stores.queue.real)
-        except OSError:
-            return False
-        with watch:
-            loop.add_reader(watch, told.set)
-            try:
-                # First of all: what has changed before the watch began.
-                while not told.is_set() and self._is_quiet():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(WATCH_RARELY):
-                            await told.wait()
-            finally:
-                loop.remove_reader(watch)
-        await asyncio.sleep(SETTLE)
-        return True
-
     async def _flush_queue(self, *, note: bool = True) -> None:
+        if self._untrusted:
+            return
         try:
             await self._in_writer(lambda: self._sync_queue(note=note))
         except StorageError as error:
@@ -610,13 +562,9 @@ class Engine:
             self.fact(StopAsked(StopLevel.FINISH))
 
     def _trouble_may_be_over(self) -> bool:
-        return self._trouble_is_busy or self._queue_changed()
-
-    def _queue_changed(self) -> bool:
-        try:
-            return self._stores.queue.changed()
-        except PegasusError:
-            return True  # the next take says what is wrong
+        if time.monotonic() < self._storage_until:
+            return False
+        return not self._trouble or self._trouble_is_busy or self._watch.has_changed()
 
     def _say_trouble(self, error: PegasusError | None) -> None:
         """Say what blocks the queue, once per fault, and that it is over."""

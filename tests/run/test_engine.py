@@ -32,6 +32,7 @@ from pegasus_py.core.moves import (
 from pegasus_py.core.state import Settings, new_state
 from pegasus_py.errors import StorageError
 from pegasus_py.run import engine as engine_module
+from pegasus_py.run import queuewatch
 from pegasus_py.run.engine import Engine, Stores
 from pegasus_py.run.taker import Taker
 from pegasus_py.store import disk, queuefile
@@ -264,7 +265,7 @@ async def test_the_ledger_says_which_jobs_cannot_be_reached(tmp_path: Path) -> N
 async def test_what_was_popped_is_flushed_when_nothing_follows(tmp_path: Path, monkeypatch: Any) -> None:
     """A job may run for days; what the user edits meanwhile is not to depend on what the last pop did."""
     monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
-    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.02)
+    monkeypatch.setattr(queuewatch, "WATCH_EVERY", 0.02)
     run = Run(tmp_path, "- one\n- two\n")
     queue = run.engine._stores.queue
     async with run.going():
@@ -313,9 +314,9 @@ async def test_a_pop_that_none_can_follow_is_flushed_while_its_job_runs(
 async def test_an_idle_daemon_hears_of_a_change(tmp_path: Path, monkeypatch: Any, *, can_tell: bool) -> None:
     """It looks rarely, then, for the system tells; where that cannot, it goes on looking often."""
     monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
-    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.01)
-    monkeypatch.setattr(engine_module, "QUIET_AFTER", 0.05)
-    monkeypatch.setattr(engine_module, "WATCH_RARELY", 3600)
+    monkeypatch.setattr(queuewatch, "WATCH_EVERY", 0.01)
+    monkeypatch.setattr(queuewatch, "QUIET_AFTER", 0.05)
+    monkeypatch.setattr(queuewatch, "WATCH_RARELY", 3600)
     watches: list[object] = []
 
     def append() -> None:
@@ -332,7 +333,7 @@ async def test_an_idle_daemon_hears_of_a_change(tmp_path: Path, monkeypatch: Any
                 raise OSError("too many")
             super().__init__(path)
 
-    monkeypatch.setattr(engine_module, "FileWatch", Watch)
+    monkeypatch.setattr(queuewatch, "FileWatch", Watch)
     run = Run(tmp_path, "- one\n", daemon=True)
     async with run.going():
         run.engine.fact(Opened(NODE.name))
@@ -349,7 +350,7 @@ async def test_an_idle_daemon_hears_of_a_change(tmp_path: Path, monkeypatch: Any
 async def test_a_flush_that_fails_ends_the_run(tmp_path: Path, monkeypatch: Any) -> None:
     """Nobody knows then what is on the disk: what runs is recorded, and nothing more is taken."""
     monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1)
-    monkeypatch.setattr(engine_module, "WATCH_EVERY", 0.02)
+    monkeypatch.setattr(queuewatch, "WATCH_EVERY", 0.02)
 
     def fdatasync(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
