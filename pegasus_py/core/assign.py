@@ -14,23 +14,21 @@ TAKE_AT_ONCE = 64
 
 def assign(state: State, now: float, orders: list[Order]) -> None:
     """Jobs that wait first, then the queue: one job for each free seat, or one task for all of them."""
-    if not _may_start(state):
+    if state.stop or state.taking or (state.settings.require_all and not _all_there(state)):
         return
-    if len(state.ready):
+    if state.ready.jobs:
         _begin_pinned(state, orders)
         _begin_anywhere(state, orders)
     if state.queue is _MORE or state.queue is _UNKNOWN:
         if state.settings.mode is _QUEUE:
-            if len(state.free):
-                _take(state, state.free.first(TAKE_AT_ONCE), None, orders)
+            if seats := state.free.first(TAKE_AT_ONCE):
+                _take(state, seats, None, orders)
         else:
             _take_round(state, orders)
 
 
-def _may_start(state: State) -> bool:
-    if state.stop or state.taking:
-        return False
-    return not (state.settings.require_all and (state.undecided or _missing(state)))
+def _all_there(state: State) -> bool:
+    return not (state.undecided or _missing(state))
 
 
 def _missing(state: State) -> bool:
@@ -94,7 +92,7 @@ def _take(state: State, seats: tuple[str, ...], round_: int | None, orders: list
 
 def _take_round(state: State, orders: list[Order]) -> None:
     """Broadcast: the next command for all seats once nobody has work of the round before."""
-    if state.undecided or state.busy or state.waiting or len(state.ready) or state.beginning:
+    if state.undecided or state.busy or state.waiting or state.ready.jobs or state.beginning:
         return
     if state.round_failed and state.settings.error_aborts:
         return
@@ -112,6 +110,9 @@ def _take_round(state: State, orders: list[Order]) -> None:
 
 
 def finish_if_over(state: State, orders: list[Order]) -> None:
+    if state.holding and state.ever_up and not state.settings.require_all and state.stop is not _LEAVE:
+        # As it is nearly always.
+        return
     outcome = _outcome(state)
     if outcome is not None:
         state.outcome = outcome
@@ -136,7 +137,7 @@ def _outcome(state: State) -> Outcome | None:
         return None
     if all(not s.member or s.link is Link.DEAD for s in state.seats.values()):
         return Outcome.NO_NODES
-    if state.waiting or len(state.ready):
+    if state.waiting or state.ready.jobs:
         return None
     if settings.mode is Mode.BROADCAST and settings.error_aborts and state.round_failed:
         return Outcome.ABORTED
@@ -149,6 +150,6 @@ def _wants_last_look(state: State) -> bool:
     """Whether only the queue file can say if the run is over: entries may have been added since the last look."""
     if state.settings.daemon or state.stop or state.taking or state.beginning or state.undecided:
         return False
-    if state.holding or state.waiting or len(state.ready):
+    if state.holding or state.waiting or state.ready.jobs:
         return False
     return state.queue is QueueView.UNKNOWN or (state.queue is not QueueView.BLOCKED and not state.looked)

@@ -9,7 +9,7 @@ from pegasus_py.core.state import Link, Live, Phase, Seat, State, Timer
 
 # As in `core.state`.
 _UP, _TOLD, _UNSURE, _TIMEOUT = Link.UP, Phase.TOLD, Phase.UNSURE, Timer.TIMEOUT
-_SUCCEEDED, _FAILED = JobState.SUCCEEDED, JobState.FAILED
+_SUCCEEDED = JobState.SUCCEEDED
 
 # --- the conversation ----------------------------------------------------------------------------------------
 
@@ -88,21 +88,18 @@ def kill(live: Live, orders: list[Order]) -> None:
 # --- its end -------------------------------------------------------------------------------------------------
 
 
-def settle_exit(state: State, live: Live, status: int, now: float, orders: list[Order]) -> None:
-    live.status = status
-    settle(state, live, _FAILED if status else _SUCCEEDED, "", now, orders)
-
-
 def settle(state: State, live: Live, natural: JobState, reason: str, now: float, orders: list[Order]) -> None:
     """The attempt's end is known: record it, and see whether the job gets another."""
-    how = _how_it_ended(live, natural)
+    how = natural if live.ending is None else _how_it_ended(live, natural)
     seat = remove_live(state, live)
     until = now if live.ended is None else live.ended
     ended = End(how, live.status, reason, max(0.0, until - live.started), live.survivors)
-    retry_on = RETRYABLE if live.options.retry_on is None else live.options.retry_on
-    again = live.tries <= (live.options.retries or 0) and how in retry_on
+    options = live.options
+    again = live.tries <= (options.retries or 0) and how in (
+        RETRYABLE if options.retry_on is None else options.retry_on
+    )
     if again and not live.survivors and _has_place(live, seat):
-        _requeue(state, live, ended, live.options.retry_delay or 0.0, live.tries, now, orders)
+        _requeue(state, live, ended, options.retry_delay or 0.0, live.tries, now, orders)
     else:
         orders.append(Record(live.attempt, ended, how, None, _keep(live, seat)))
         state.round_failed |= how is not _SUCCEEDED
@@ -110,12 +107,12 @@ def settle(state: State, live: Live, natural: JobState, reason: str, now: float,
 
 
 def _how_it_ended(live: Live, natural: JobState) -> JobState:
-    """What ended it: itself, or our signals."""
-    if live.ending is None or (live.over and natural is JobState.SUCCEEDED):
+    """What ended it when it was to be ended: itself, or our signals."""
+    if live.over and natural is JobState.SUCCEEDED:
         return natural
     if live.ending is JobState.TIMED_OUT and not live.killed:
         return natural
-    return live.ending
+    return live.ending or natural
 
 
 def settle_never(state: State, live: Live, reason: str, now: float, orders: list[Order]) -> None:
@@ -139,7 +136,7 @@ def remove_live(state: State, live: Live) -> Seat:
     del seat.live[live.attempt.id]
     del state.seat_of[live.attempt.id]
     state.looked = False
-    state.refresh(seat)
+    state.vacate(seat)
     return seat
 
 

@@ -44,7 +44,7 @@ _OPEN = (JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobState.UNREACHA
 RETRYABLE = (JobState.LOST, JobState.FAILED, JobState.TIMED_OUT)
 
 
-class JobOptions(Struct, frozen=True):
+class JobOptions(Struct, frozen=True, gc=False):
     """What steers a job: the reserved mapping `options:` of an entry. None means: the run's default.
 
     Durations are seconds. `cancel` is a template like a command, run on the node when the job is to be ended.
@@ -63,7 +63,7 @@ class JobOptions(Struct, frozen=True):
         return replace(defaults, **{name: mine for name, mine in asdict(self).items() if mine is not None})
 
 
-class SubNode(Struct, frozen=True):
+class SubNode(Struct, frozen=True, gc=False):
     """A node with one combination of host parameters; it runs one command at a time.
 
     `name` is unique in a run and short enough to be a prefix of output lines. `params` has `hostname` first and
@@ -90,7 +90,7 @@ class Task:
     place: Place = field(default=Place("queue.yaml"), compare=False)
 
 
-class Job(Struct, frozen=True):
+class Job(Struct, frozen=True, gc=False):
     """One rendered command with an id, which counts up within one ledger.
 
     `command` is the rendered text, exactly what `sh` runs. `round` is the number of the broadcast round, or None in
@@ -113,7 +113,7 @@ class Job(Struct, frozen=True):
         return first + (" ..." if rest else "")
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """One start of a job on a sub-node. `id` is unique in the world: `JOB.NUMBER.QUEUE`, QUEUE being 16 hex digits.
 
     `hostname` and `spool` are the sub-node's, kept so that the attempt can be found again after hosts.yaml changed.
@@ -132,7 +132,7 @@ class Attempt(Struct, frozen=True):
         force_setattr(self, "id", f"{self.job.id}.{self.number}.{self.queue_id}")
 
 
-class End(Struct, frozen=True):
+class End(Struct, frozen=True, gc=False):
     """How an attempt ended: its state (an end), the exit status if there is one, and why in words if there is not.
 
     `status` is what `wait` gave on the node: 0 to 255, above 128 also for "killed by signal status - 128".
@@ -165,7 +165,7 @@ class Spot(StrEnum):
     """The marker was made by another machine that shares the spool: this one cannot tell."""
 
 
-class Report(Struct, frozen=True):
+class Report(Struct, frozen=True, gc=False):
     """A node's answer for one attempt. `size` is the output so far in bytes; `status` is set iff EXITED."""
 
     attempt: str

@@ -50,7 +50,7 @@ class StopLevel(Enum):
 # --- facts -----------------------------------------------------------------------------------------------------
 
 
-class Resumed(Struct, frozen=True):
+class Resumed(Struct, frozen=True, gc=False):
     """At the start of a run: an attempt that an earlier run left open, `elapsed` seconds after its start.
 
     `unwanted`: the user had asked that run to end it.
@@ -62,7 +62,7 @@ class Resumed(Struct, frozen=True):
     unwanted: bool = False
 
 
-class Waiting(Struct, frozen=True):
+class Waiting(Struct, frozen=True, gc=False):
     """A job that waits for its next attempt: `tries` attempts are behind it, `avoid` is the host of the last.
 
     A broadcast's job is pinned to its sub-node, for that is where the command is needed.
@@ -79,27 +79,27 @@ class Waiting(Struct, frozen=True):
         return self.job.round is not None
 
 
-class Opened(Struct, frozen=True):
+class Opened(Struct, frozen=True, gc=False):
     """A sub-node's session is open."""
 
     seat: str
 
 
-class Closed(Struct, frozen=True):
+class Closed(Struct, frozen=True, gc=False):
     """A sub-node's session was lost or could not be opened. `final`: nobody will try again."""
 
     seat: str
     final: bool = False
 
 
-class Took(Struct, frozen=True):
+class Took(Struct, frozen=True, gc=False):
     """The answer to `Take`: attempts that are recorded, and what the queue looks like now."""
 
     attempts: tuple[Attempt, ...]
     view: QueueView
 
 
-class Began(Struct, frozen=True):
+class Began(Struct, frozen=True, gc=False):
     """The answer to `Begin`: the attempt is recorded. None: it could not be, `error` says why."""
 
     waiting: Waiting
@@ -108,56 +108,56 @@ class Began(Struct, frozen=True):
     error: str = ""
 
 
-class Look(Struct, frozen=True):
+class Look(Struct, frozen=True, gc=False):
     """The queue file may have changed, or what blocked it may be over."""
 
 
-class Over(Struct, frozen=True):
+class Over(Struct, frozen=True, gc=False):
     """An attempt's process has ended, its node says; an `Exited` follows when all of its output is here."""
 
     attempt: str
 
 
-class Exited(Struct, frozen=True):
+class Exited(Struct, frozen=True, gc=False):
     """An attempt's process has ended with `status`, and its whole output is in its log."""
 
     attempt: str
     status: int
 
 
-class Refused(Struct, frozen=True):
+class Refused(Struct, frozen=True, gc=False):
     """The node could not start the attempt, and proved that it has not."""
 
     attempt: str
     reason: str
 
 
-class Reported(Struct, frozen=True):
+class Reported(Struct, frozen=True, gc=False):
     """A node's answer to `Ask`, `Fence`, or what became of an attempt that it was waiting for."""
 
     report: Report
 
 
-class Killed(Struct, frozen=True):
+class Killed(Struct, frozen=True, gc=False):
     """The answer to `Kill`: the process tree was ended; `survivors` are the processes that could not be."""
 
     attempt: str
     survivors: tuple[str, ...] = ()
 
 
-class StopAsked(Struct, frozen=True):
+class StopAsked(Struct, frozen=True, gc=False):
     """The user wants the run to end."""
 
     level: StopLevel
 
 
-class CancelAsked(Struct, frozen=True):
+class CancelAsked(Struct, frozen=True, gc=False):
     """The user wants these jobs (None: all) to be ended."""
 
     jobs: frozenset[int] | None
 
 
-class Tick(Struct, frozen=True):
+class Tick(Struct, frozen=True, gc=False):
     """Time has passed; timers that are due fire."""
 
 
@@ -183,52 +183,52 @@ Fact = (
 # --- orders ----------------------------------------------------------------------------------------------------
 
 
-class Take(Struct, frozen=True):
+class Take(Struct, frozen=True, gc=False):
     """Pop one task for each seat, record the attempts; no seats: only look. `round`: one task for all seats."""
 
     seats: tuple[str, ...]
     round: int | None = None
 
 
-class Begin(Struct, frozen=True):
+class Begin(Struct, frozen=True, gc=False):
     """Record a further attempt of a waiting job on this seat."""
 
     waiting: Waiting
     seat: str
 
 
-class Send(Struct, frozen=True):
+class Send(Struct, frozen=True, gc=False):
     """Start this recorded attempt on its sub-node; not later than `within` seconds from now, if that is not None."""
 
     attempt: Attempt
     within: float | None = None
 
 
-class Attach(Struct, frozen=True):
+class Attach(Struct, frozen=True, gc=False):
     """Wait on the node for the end of this attempt, which was started before."""
 
     attempt: Attempt
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, gc=False):
     """Ask the node what became of this attempt."""
 
     attempt: Attempt
 
 
-class Fence(Struct, frozen=True):
+class Fence(Struct, frozen=True, gc=False):
     """Make sure on the node that this attempt can never start; the answer is a `Reported`."""
 
     attempt: Attempt
 
 
-class Kill(Struct, frozen=True):
+class Kill(Struct, frozen=True, gc=False):
     """End the attempt's whole process tree on the node; the answer is a `Killed`."""
 
     attempt: Attempt
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """The attempt has ended; the job's state becomes `next`, QUEUED with `delay` seconds until it is due again.
 
     `keep`: its start marker must stay on the node until a later run has spoken to it, because a request to start it
@@ -242,7 +242,7 @@ class Record(Struct, frozen=True):
     keep: bool = False
 
 
-class Drop(Struct, frozen=True):
+class Drop(Struct, frozen=True, gc=False):
     """A waiting job is cancelled before its next attempt, `reason` in words if it was not the user's wish.
 
     `attempts` is how many it has had.
@@ -253,7 +253,7 @@ class Drop(Struct, frozen=True):
     reason: str = ""
 
 
-class SetAside(Struct, frozen=True):
+class SetAside(Struct, frozen=True, gc=False):
     """Tell the user that this seat gets no jobs for `seconds`."""
 
     seat: str
@@ -261,14 +261,14 @@ class SetAside(Struct, frozen=True):
     seconds: float
 
 
-class Expel(Struct, frozen=True):
+class Expel(Struct, frozen=True, gc=False):
     """Broadcast: this seat takes no further part in the run."""
 
     seat: str
     reason: str
 
 
-class Finish(Struct, frozen=True):
+class Finish(Struct, frozen=True, gc=False):
     """The run is over."""
 
     outcome: Outcome

@@ -57,23 +57,24 @@ class Ready:
     def __init__(self) -> None:
         self._anywhere: OrderedDict[str | None, OrderedDict[int, Waiting]] = OrderedDict()
         self._pinned: dict[str | None, OrderedDict[int, Waiting]] = {}
-        self._all: dict[int, Waiting] = {}
+        self.jobs: dict[int, Waiting] = {}
+        """All of them, by id."""
 
     def __contains__(self, job: object) -> bool:
-        return job in self._all
+        return job in self.jobs
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self.jobs)
 
     def __iter__(self) -> Iterator[Waiting]:
-        return iter(self._all.values())
+        return iter(self.jobs.values())
 
     def add(self, waiting: Waiting) -> None:
-        self._all[waiting.job.id] = waiting
+        self.jobs[waiting.job.id] = waiting
         self._row(waiting)[waiting.job.id] = waiting
 
     def pop(self, job: int) -> Waiting | None:
-        waiting = self._all.pop(job, None)
+        waiting = self.jobs.pop(job, None)
         if waiting is not None:
             row = self._row(waiting)
             del row[job]

@@ -29,7 +29,6 @@ from pegasus_py.core.life import (
     on_timeout,
     send,
     settle,
-    settle_exit,
     settle_never,
     watch_timeout,
 )
@@ -63,8 +62,8 @@ from pegasus_py.core.recovery import Verdict
 from pegasus_py.core.seats import expel, on_expel, on_rest, rest
 from pegasus_py.core.state import Link, Live, Mode, Phase, State, Timer
 
-_BROADCAST = Mode.BROADCAST
-"""As in `core.state`."""
+# As in `core.state`.
+_BROADCAST, _SUCCEEDED, _FAILED = Mode.BROADCAST, JobState.SUCCEEDED, JobState.FAILED
 LEAVE_AFTER = 15.0
 """How long a "stop now" waits for unreachable nodes, in seconds, before it leaves their jobs to the next run."""
 
@@ -195,7 +194,12 @@ def _exited(state: State, fact: Exited, now: float, orders: list[Order]) -> None
     if live.killing:
         live.status = fact.status
     else:
-        settle_exit(state, live, fact.status, now, orders)
+        _settle_exit(state, live, fact.status, now, orders)
+
+
+def _settle_exit(state: State, live: Live, status: int, now: float, orders: list[Order]) -> None:
+    live.status = status
+    settle(state, live, _FAILED if status else _SUCCEEDED, "", now, orders)
 
 
 def _refused(state: State, fact: Refused, now: float, orders: list[Order]) -> None:
@@ -284,7 +288,7 @@ def _killed(state: State, fact: Killed, now: float, orders: list[Order]) -> None
     live.killing = False
     live.survivors = fact.survivors
     if live.status is not None:
-        settle_exit(state, live, live.status, now, orders)
+        _settle_exit(state, live, live.status, now, orders)
     elif fact.survivors:
         seat = state.seats[live.attempt.subnode]
         settle(state, live, JobState.CANCELLED, "not all of it could be ended", now, orders)

@@ -73,7 +73,7 @@ class Phase(Enum):
     """Its start is being made impossible, unless it turns out that it has started."""
 
 
-class Live(Struct):
+class Live(Struct, gc=False):
     """An attempt whose end is not recorded."""
 
     attempt: Attempt
@@ -144,7 +144,9 @@ class Seat(Struct):
     @property
     def usable(self) -> bool:
         """Whether it may get jobs now (it may be busy)."""
-        return self.link is _UP and self.member and not self.resting_until and not self.ghosts
+        return self.link is _UP and not (
+            self.expelled or self.collects_only or self.resting_until or self.ghosts
+        )
 
     @property
     def holds(self) -> bool:
@@ -273,8 +275,16 @@ class State(Struct):
         (self.busy.add if taken and seat.member else self.busy.discard)(name)
         (self.holding.add if seat.holds else self.holding.discard)(name)
 
+    # For the ordinary way of a job, which changes less than `refresh` looks at.
+
+    def reserve(self, name: str) -> None:
+        """A Take or Begin for this seat, which is free, is on its way."""
+        self.seats[name].reserved = self.started = True
+        self.free.discard(name)
+        self.busy.add(name)
+
     def occupy(self, seat: Seat) -> None:
-        """Put right what is derived from `seat` when it has got work, or is about to: less than `refresh` looks at."""
+        """The seat has got work."""
         name = seat.subnode.name
         self.free.discard(name)
         if seat.member:
@@ -282,17 +292,25 @@ class State(Struct):
         if seat.holds:
             self.holding.add(name)
 
+    def vacate(self, seat: Seat) -> None:
+        """The seat's work is over."""
+        usable = seat.usable
+        if seat.live or seat.reserved or usable != seat.counted:
+            self.refresh(seat)
+            return
+        name = seat.subnode.name
+        self.busy.discard(name)
+        self.holding.discard(name)
+        if usable:
+            self.free.add(name, seat.subnode.hostname)
+            if self.ready.first_pinned(name) is not None:
+                self.callers[name] = None
+
     def full_options(self, options: JobOptions) -> JobOptions:
         """An entry's options with the run's defaults; the jobs of one entry share both."""
         if self.last_options is None or self.last_options[0] is not options:
             self.last_options = (options, options.over(self.settings.defaults))
         return self.last_options[1]
-
-    def reserve(self, name: str) -> None:
-        """A Take or Begin for this seat is on its way."""
-        seat = self.seats[name]
-        seat.reserved = self.started = True
-        self.occupy(seat)
 
     def make_ready(self, waiting: Waiting) -> None:
         """A job waits for a seat only."""

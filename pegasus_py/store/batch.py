@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from pegasus_py.core.model import Attempt, End, Job, JobState
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """The end of an attempt, and where that leaves its job.
 
     `next_state` is the job's state from now on: an end, or QUEUED for a retry, which may start at `due`
@@ -21,7 +21,7 @@ class Ended(Struct, frozen=True):
     spooled: bool = True
 
 
-class Moved(Struct, frozen=True):
+class Moved(Struct, frozen=True, gc=False):
     """A job's new state without the end of an attempt: seen running, cancelled while queued, queued again."""
 
     job: int

@@ -30,7 +30,7 @@ MOST_WRITTEN = 1 << 16
 """Bytes that these may have changed, for the same reason."""
 
 
-class Edit(Struct, frozen=True):
+class Edit(Struct, frozen=True, gc=False):
     """Bytes of the queue file to be replaced: `size` bytes at `offset`, with SHA-256 `digest`, become `new`.
 
     `before` and `after` are some bytes around them, for telling that this is still the file that was planned for.
@@ -46,7 +46,7 @@ class Edit(Struct, frozen=True):
     digest: str = ""
 
 
-class PopRecord(Struct, frozen=True):
+class PopRecord(Struct, frozen=True, gc=False):
     """One pop of one or several tasks. `rewrite`: the file is replaced as a whole, else it is edited in place.
 
     `size` is the queue file's before the pop; `tasks` are digests of the tasks taken, in order; `consumed` are the
@@ -87,7 +87,7 @@ def decode(blob: bytes) -> PopRecord:
         raise StorageError("ledger", f"its record of the last pops cannot be read: {error}") from error
 
 
-class Unflushed(Struct, frozen=True):
+class Unflushed(Struct, frozen=True, gc=False):
     """A series: pops in place, one after the other in the same file of `size` bytes, applied since the last flush.
 
     Each replaces one piece of the file, behind `end`, where those of the earlier ones are, by filler with its stamp:

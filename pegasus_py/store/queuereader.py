@@ -22,7 +22,7 @@ _BETWEEN = re.compile(rb"(?:[ \t\r]*(?:#[^\n]*)?\n)*+")
 _BOM = b"\xef\xbb\xbf"
 
 
-class Head(Struct, frozen=True):
+class Head(Struct, frozen=True, gc=False):
     """The first entry: the bytes `start` to `end` of the file, which are `text`.
 
     `flow`: it is an item of a list in brackets, and `outer` the lines of that list if it is the last one in it.
