@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -109,6 +110,10 @@ def all_points(world: World, target: Target, plan: Plan) -> list[tuple[str, int]
 
 def end(controller: Controller, is_lasting: bool) -> int:
     """Its exit code; when nothing will get better, ask it to finish, and then to leave."""
+    # Not before it listens, which under strace may take some seconds: it would just be gone.
+    deadline = time.monotonic() + 60
+    while is_lasting and not controller.text and controller.ended is None and time.monotonic() < deadline:
+        time.sleep(0.05)
     for patience, sig in ((3, signal.SIGTERM), (10, signal.SIGHUP)) if is_lasting else ():
         with suppress(subprocess.TimeoutExpired):
             return controller.process.wait(patience)
