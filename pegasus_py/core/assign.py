@@ -111,7 +111,7 @@ def _take_round(state: State, orders: list[Order]) -> None:
 
 def finish_if_over(state: State, orders: list[Order]) -> None:
     if state.holding and state.ever_up and not state.settings.require_all and state.stop is not _LEAVE:
-        # As it is nearly always.
+        # Jobs run, which hold the end back whatever else there is: so it is nearly always, and asked first.
         return
     outcome = _outcome(state)
     if outcome is not None:

@@ -90,7 +90,7 @@ def kill(live: Live, orders: list[Order]) -> None:
 
 def settle(state: State, live: Live, natural: JobState, reason: str, now: float, orders: list[Order]) -> None:
     """The attempt's end is known: record it, and see whether the job gets another."""
-    how = natural if live.ending is None else _how_it_ended(live, natural)
+    how = _how_it_ended(live, natural)
     seat = remove_live(state, live)
     until = now if live.ended is None else live.ended
     ended = End(how, live.status, reason, max(0.0, until - live.started), live.survivors)
@@ -107,12 +107,12 @@ def settle(state: State, live: Live, natural: JobState, reason: str, now: float,
 
 
 def _how_it_ended(live: Live, natural: JobState) -> JobState:
-    """What ended it when it was to be ended: itself, or our signals."""
-    if live.over and natural is JobState.SUCCEEDED:
+    """What ended it: itself, or our signals."""
+    if live.ending is None or (live.over and natural is JobState.SUCCEEDED):
         return natural
     if live.ending is JobState.TIMED_OUT and not live.killed:
         return natural
-    return live.ending or natural
+    return live.ending
 
 
 def settle_never(state: State, live: Live, reason: str, now: float, orders: list[Order]) -> None:

@@ -93,8 +93,10 @@ def load_item(data: bytes, file: str, *, offset: int = 0, line: int = 1, final: 
 _PLAIN_LINE = re.compile(rb"- +([A-Za-z0-9_./$~(+^\\][ -~]*)\r?(?:\n(?=(- ?)?)|\Z)")
 
 
-def plain_item(data: bytes, pos: int = 0, *, final: bool = False) -> tuple[str, int] | None:
-    """Text and end (exclusive) of the item at `pos` if it is certainly `- text` on one line; None: ask `load_item`.
+def plain_item(data: bytes, pos: int = 0, *, final: bool = False) -> tuple[str, int, int] | None:
+    """Text, end (exclusive) and the text's column (from 1) of the item at `pos`, if it is surely `- text` on one line.
+
+    None: ask `load_item`.
 
     `pos` is the start of a line. The item must be followed by another that begins at the margin, or end the file,
     where `final` says that `data` does. The answer is what `load_item` gives, at a hundredth of its price.
@@ -108,7 +110,7 @@ def plain_item(data: bytes, pos: int = 0, *, final: bool = False) -> tuple[str, 
     text = found[1]
     if b": " in text or b" #" in text or text[-1:] in b" :" or len(text) > MAX_SCALAR:
         return None
-    return text.decode("ascii"), end
+    return text.decode("ascii"), end, 1 + found.start(1) - pos
 
 
 _WORD = re.compile(r"[^ \t\r\n]{1,4}")

@@ -1,9 +1,9 @@
 """The quick way through asyncssh: for packets that hold nothing but a channel's data.
 
 asyncssh copies what is in a packet five times, looks at it in a dozen calls and makes a new key for it: 13 microseconds
-for 32 KiB, which are decrypted in 3. That is a seventh of what the controller does for much output, and a tenth of what
-it does for a short job. Here a packet is decrypted where it lies and copied once, or put together in one go and sent.
-All others stay for asyncssh, and so does each that is not as it should be.
+for 32 KiB, which are decrypted in 3. That is a seventh of what the controller does for much output, and receiving is a
+sixth of its instructions for a short job. Here a packet is decrypted where it lies and copied once, or put together in
+one go and sent. All others stay for asyncssh, and so does each that is not as it should be.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def storage_error(path: object, what: str, error: OSError) -> StorageError:
 class storage:
     """Turns an OSError inside into a StorageError about `path`.
 
-    A class, for a pop goes through a dozen of them, and one made by `contextmanager` costs five times as much.
+    A class, for a pop goes through a dozen of them, and one made by `contextmanager` costs three to five times as much.
     """
 
     __slots__ = ("_path", "_what")

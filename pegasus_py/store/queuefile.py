@@ -109,9 +109,9 @@ class QueueFile:
         except OSError as error:
             raise disk.storage_error(self.path, "read", error) from error
         pos, line = 0, 1
-        # Most queues are lists of plain commands: a tenth of the time for those before the first other entry.
+        # Most queues are lists of plain commands: a fifth of the time for those before the first other entry.
         while (found := plain_item(data, pos, final=True)) is not None:
-            yield Entry((found[0],), place=Place(self.name, line, 3))
+            yield Entry((found[0],), place=Place(self.name, line, found[2]))
             pos, line = found[1], line + 1
         if pos < len(data) or not pos:
             for item in items(data[pos:], self.name, offset=pos, line=line):

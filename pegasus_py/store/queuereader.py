@@ -77,7 +77,7 @@ class QueueReader:
             found = plain_item(self._buffer, self.pos - self._offset, final=self._is_end)
             if found is not None:
                 end = self._offset + found[1]
-                entry = Entry((found[0],), place=Place(self.name, self.line, 3))
+                entry = Entry((found[0],), place=Place(self.name, self.line, found[2]))
                 return Head(entry, self.pos, end, self._text(self.pos, end), self.line)
             # It may be that only the line after it is missing in the buffer.
             if self._is_end or len(self._buffer) - (self.pos - self._offset) > CHUNK // 2:

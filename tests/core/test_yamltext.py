@@ -339,12 +339,12 @@ def test_the_short_cut_agrees_with_the_parser(text: str, newline: str, after: st
         return
     item = load_item(data, "q", final=final)
     assert item is not None and isinstance(item.node, Scalar)
-    assert (item.node.text, item.end) == quick
+    assert (item.node.text, item.end, item.node.mark.column) == quick
 
 
 def test_the_short_cut_is_taken() -> None:
     data = b"- echo a:b 'c' {x} \"y\" $z # \n- . ./env; python train.py --bs 8\r\n- last"
     assert plain_item(data, 0) is None
-    assert plain_item(data, 29) == (". ./env; python train.py --bs 8", 64)
+    assert plain_item(data, 29) == (". ./env; python train.py --bs 8", 64, 3)
     assert plain_item(data, 64) is None
-    assert plain_item(data, 64, final=True) == ("last", 70)
+    assert plain_item(data, 64, final=True) == ("last", 70, 3)

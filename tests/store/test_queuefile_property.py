@@ -439,7 +439,7 @@ def _read(entries: Iterator[Entry]) -> list[object]:
 def test_the_whole_queue_is_read_as_the_parser_reads_it(
     plain: int, rest: bytes, newline: bytes, tmp_path: Path
 ) -> None:
-    data = b"".join(b"- run %d" % n + newline for n in range(plain)) + rest
+    data = b"".join(b"-%srun %d" % (b" " * (1 + n), n) + newline for n in range(plain)) + rest
     path = tmp_path / "queue.yaml"
     path.write_bytes(data)
     wanted = _read(parse_entry(item.node, str(path)) for item in items(data, str(path)))
