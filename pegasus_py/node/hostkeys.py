@@ -88,7 +88,7 @@ class HostKeys:
         return self._lines(self.name) or (() if self.alias else self._lines(self.host.lower()))
 
     def _lines(self, name: str) -> tuple[KnownKey, ...]:
-        found = [k for file in (*self.user_files, *self.global_files) for k in _read(file) if k.is_for(name)]
+        found = [key for file in (*self.user_files, *self.global_files) for key in _read(file, name)]
         if name in self.pins:
             found.append(self.pins[name])
         return tuple(found)
@@ -139,12 +139,19 @@ def parse_known_hosts(text: str, file: str) -> tuple[KnownKey, ...]:
     return tuple(found)
 
 
-def _read(file: Path) -> tuple[KnownKey, ...]:
+def _read(file: Path, name: str) -> tuple[KnownKey, ...]:
+    """What the file says of `name`."""
     try:
         stat = file.stat()
-        return _read_version(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return _read_for(name, file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
     except OSError:
         return ()
+
+
+@lru_cache(maxsize=2048)
+def _read_for(name: str, file: Path, *version: int) -> tuple[KnownKey, ...]:
+    # Hashed names are dear to look through, and a node's connections all ask the same.
+    return tuple(key for key in _read_version(file, *version) if key.is_for(name))
 
 
 @lru_cache(maxsize=32)

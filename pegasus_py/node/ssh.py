@@ -14,14 +14,15 @@ from pegasus_py.core.model import SubNode
 from pegasus_py.errors import NodeError
 from pegasus_py.node import sshconfig
 from pegasus_py.node.hostkeys import KnownKey
+from pegasus_py.node.once import Once
 from pegasus_py.node.shell import Connection
-from pegasus_py.node.sshconfig import Route
 from pegasus_py.node.sshgate import TRIES, Gates, pause_before
 from pegasus_py.node.sshjump import Jump, JumpHosts
 from pegasus_py.node.sshpulse import Pulse
 
 if TYPE_CHECKING:
     from pegasus_py.node.sshlink import Link
+    from pegasus_py.node.sshlogin import Login
 
 CONFIG_VARIABLE = "PEGASUS_SSH_CONFIG"
 """An environment variable that names the one configuration file to read, like `ssh -F`."""
@@ -65,16 +66,17 @@ class SshConnector:
         self._config = config or (Path(named) if named else None)
         self._gates = Gates()
         self._pins: dict[str, KnownKey] = {}
-        self._routes: dict[tuple[str, bool], tuple[float, asyncio.Task[Route]]] = {}
+        self._logins: dict[tuple[str, bool], tuple[float, Once[Login]]] = {}
         self._jumps = JumpHosts(self._open_hop)
         self._pulse = Pulse(keepalive_interval, keepalive_count)
 
     async def connect(self, subnode: SubNode) -> Connection:
         """Log in to the node. NodeError with the reason in words and whether trying again may help."""
         name = subnode.name
-        route = await self._resolve(subnode.hostname, name)
+        login = await self._resolve(subnode.hostname, name)
+        route = login.route
         if not route.jumps:
-            link = await self._log_in(route, name, None)
+            link = await self._log_in(login, name, None)
             if route.alive_interval is None and route.alive_count is None:
                 self._pulse.watch(link)
             return link
@@ -83,7 +85,7 @@ class SshConnector:
         except NodeError as error:
             raise error.of(name) from error
         try:
-            link = await self._log_in(route, name, jump)
+            link = await self._log_in(login, name, jump)
         except BaseException:
             self._jumps.leave(jump)
             raise
@@ -97,51 +99,59 @@ class SshConnector:
         """The whole chain: the first hop may have a ProxyJump of its own; the others are reached through it."""
         while len(jumps) <= MAX_JUMPS:
             first = await self._resolve(jumps[0], jumps[0], hop=True)
-            if not first.jumps:
+            if not first.route.jumps:
                 return jumps
-            jumps = (*first.jumps, *jumps)
+            jumps = (*first.route.jumps, *jumps)
         what = f"more than {MAX_JUMPS} jump hosts, ProxyJump goes in a circle: {' > '.join(jumps)}"
         raise NodeError(jumps[-1], what, transient=False)
 
-    async def _resolve(self, written: str, name: str, *, hop: bool = False) -> Route:
+    async def _resolve(self, written: str, name: str, *, hop: bool = False) -> Login:
         """Ask the configuration; sub-nodes of one node that connect together ask once."""
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
         key = (written, hop)
-        until, asking = self._routes.get(key, (0.0, None))
-        if asking is None or loop.time() > until:
-            asking = loop.create_task(self._look_up(written, hop=hop))
-            # Those who wait get the error; if they have all given up, nobody needs it.
-            asking.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._routes[key] = (loop.time() + RESOLVED_FOR, asking)
+        until, asking = self._logins.get(key, (0.0, None))
+        if asking is None or now > until:
+            asking = Once(lambda: self._look_up(written, hop=hop))
+            self._logins[key] = (now + RESOLVED_FOR, asking)
         try:
-            return await asyncio.shield(asking)
+            return await asking.get()
         except NodeError as error:
-            self._routes.pop(key, None)
             raise error.of(name) from error
 
-    async def _look_up(self, written: str, *, hop: bool) -> Route:
+    async def _look_up(self, written: str, *, hop: bool) -> Login:
         try:
             files = sshconfig.config_files(self._config)
             async with asyncio.timeout(RESOLVE_TIMEOUT):
-                return await asyncio.to_thread(sshconfig.resolve, written, files, hop=hop, pins=self._pins)
+                route = await asyncio.to_thread(sshconfig.resolve, written, files, hop=hop, pins=self._pins)
         except TimeoutError:
             what = f"the ssh configuration took longer than {RESOLVE_TIMEOUT:g} s (a command of Match exec?)"
             raise NodeError(written, what) from None
+        from pegasus_py.node.sshlogin import Login
 
-    async def _log_in(self, route: Route, name: str, jump: Jump | None) -> Link:
+        count = route.alive_count
+        settings = {
+            "connect_timeout": None,
+            "login_timeout": self._connect_timeout + self._login_timeout,
+            "keepalive_interval": route.alive_interval or self._keepalive_interval,
+            "keepalive_count_max": self._keepalive_count if count is None else count,
+        }
+        return Login(route, files, settings)
+
+    async def _log_in(self, login: Login, name: str, jump: Jump | None) -> Link:
         """Connect and log in; try again, with pauses, while the server hangs up before the handshake."""
         import asyncssh
 
         from pegasus_py.node.ssherrors import dropped_early, explain
         from pegasus_py.node.sshlink import Link
 
+        route = login.route
         way = " > ".join([*(jump.hops if jump else ()), route.address])
         async with self._gates.login(way) as gate:
             retry = 0
             while True:
                 link = Link(name, route.host_keys, self._accept_new)
                 try:
-                    await self._try(route, link, jump)
+                    await self._try(login, link, jump)
                     gate.accepted()
                     return link
                 except (asyncssh.Error, OSError, ValueError) as error:  # TimeoutError is an OSError
@@ -154,37 +164,12 @@ class SshConnector:
                 gate.refused()
                 await asyncio.sleep(pause_before(retry))
 
-    async def _try(self, route: Route, link: Link, jump: Jump | None) -> None:
+    async def _try(self, login: Login, link: Link, jump: Jump | None) -> None:
         import asyncssh
 
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(route.connect_timeout or self._connect_timeout) as limit:
+        async with asyncio.timeout(login.route.connect_timeout or self._connect_timeout) as limit:
             link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
-            await asyncssh.connect(
-                route.asked,
-                route.port,
-                username=route.user,
-                options=route.read,
-                config=None if route.read else [str(f) for f in sshconfig.config_files(self._config)],
-                tunnel=jump.link.connection if jump else None,
-                client_factory=lambda: link,
-                # The link judges the key; all that asyncssh needs of known_hosts are revoked keys.
-                known_hosts=([], [], link.revoked_keys()),
-                connect_timeout=None,
-                login_timeout=self._connect_timeout + self._login_timeout,
-                keepalive_interval=route.alive_interval or self._keepalive_interval,
-                keepalive_count_max=(
-                    self._keepalive_count if route.alive_count is None else route.alive_count
-                ),
-                compression_algs=["none"],
-                gss_host=None,
-                pkcs11_provider=(),
-                x509_trusted_certs=None,
-                agent_forwarding=False,
-                password_auth=False,
-                kbdint_auth=False,
-                encoding=None,
-                **route.login,
-            )
+            await login.connect(link, jump.link.connection if jump else None)
         if link.lost.done():
             raise asyncssh.ConnectionLost(link.lost.result())

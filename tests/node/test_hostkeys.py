@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pegasus_py.node.hostkeys import HostKeys, Verdict, algorithms_for, parse_known_hosts
+from pegasus_py.node.hostkeys import HostKeys, KnownKey, Verdict, algorithms_for, parse_known_hosts
 
 ED, RSA = "ssh-ed25519", "ssh-rsa"
 
@@ -77,6 +77,25 @@ def test_an_alias_replaces_name_and_port(tmp_path: Path) -> None:
     book = keys(tmp_path, f"alias {ED} AAAA\nalpha {ED} BBBB\n", port=2222, alias="alias")
     assert book.judge(ED, "AAAA").verdict is Verdict.KNOWN
     assert book.judge(ED, "BBBB").verdict is Verdict.CHANGED
+
+
+def test_a_file_is_looked_through_once_for_a_name_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    is_for = KnownKey.is_for
+
+    def spy(self: KnownKey, name: str) -> bool:
+        looked.append(name)
+        return is_for(self, name)
+
+    monkeypatch.setattr(KnownKey, "is_for", spy)
+    found = keys(tmp_path, f"alpha {ED} AAAA\n")
+    for _ in range(3):
+        assert found.judge(ED, "AAAA").verdict is Verdict.KNOWN
+    assert looked == ["alpha"]
+    changed = keys(tmp_path, f"alpha {ED} AAAA\n@revoked alpha {ED} AAAA\n")
+    assert changed.judge(ED, "AAAA").verdict is Verdict.REVOKED
 
 
 @pytest.mark.parametrize("hashed", [False, True])
