@@ -32,6 +32,7 @@ class LogFiles:
 
     def __init__(self, directory: Path, max_open: int = MAX_OPEN) -> None:
         self.directory = directory
+        self._prefix = f"{directory}/"
         self._max_open = max_open
         self._sizes: dict[_Key, int] = {}
         self._descriptors: OrderedDict[_Key, int] = OrderedDict()
@@ -76,7 +77,7 @@ class LogFiles:
             return
         key, path = _key(attempt), self._file(attempt)
         failed, self._failed = self._failed, True
-        with _named(path):
+        try:
             descriptor = self._descriptor(key, path)
             self._unsynced.add(key)
             while left:
@@ -85,6 +86,8 @@ class LogFiles:
                 left -= written
                 if left:
                     pieces = (b"".join(pieces)[-left:],)
+        except OSError as error:
+            raise _failure(path, error) from error
         self._failed = failed
 
     def check(self) -> None:
@@ -110,8 +113,10 @@ class LogFiles:
         self._fresh.discard(key)
         descriptor = self._descriptors.pop(key, None)
         if descriptor is not None:
-            with _named(self._file(attempt)):
+            try:
                 os.close(descriptor)
+            except OSError as error:
+                raise _failure(self._file(attempt), error) from error
 
     def close_all(self) -> None:
         while self._descriptors:
@@ -150,7 +155,7 @@ class LogFiles:
 
     def _file(self, attempt: Attempt) -> str:
         # Not a Path, which would be half the cost of a job without output.
-        return f"{self.directory}/{attempt.job.id}.{attempt.number}.log"
+        return f"{self._prefix}{attempt.job.id}.{attempt.number}.log"
 
     def _descriptor(self, key: _Key, path: str) -> int:
         descriptor = self._descriptors.get(key)
@@ -176,17 +181,23 @@ def _write_at(descriptor: int, at: int, pieces: Sequence[bytes]) -> int:
 def _flush(paths: list[str]) -> None:
     """Start the writing of all, then wait for each: a third of the time of one after the other."""
     descriptors: list[tuple[str, int]] = []
+    path = ""
     try:
         for path in paths:
-            with _named(path), suppress(FileNotFoundError):
+            try:
                 descriptors.append((path, os.open(path, os.O_RDONLY)))
+            except FileNotFoundError:
+                continue
         if hasattr(os, "posix_fadvise"):
             for _, descriptor in descriptors:
-                with suppress(OSError):
+                try:
                     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        for path, descriptor in descriptors:
-            with _named(path):
-                os.fsync(descriptor)
+                except OSError:
+                    break
+        for path, descriptor in descriptors:  # noqa: B007 -- the error tells which one it was
+            os.fsync(descriptor)
+    except OSError as error:
+        raise _failure(path, error) from error
     finally:
         for _, descriptor in descriptors:
             os.close(descriptor)
@@ -198,7 +209,12 @@ def _key(attempt: Attempt) -> _Key:
 
 @contextmanager
 def _named(path: object) -> Iterator[None]:
+    """Not for what the log of each short job goes through: a third of its cost would be this."""
     try:
         yield
     except OSError as error:
-        raise StorageError(path, error.strerror or str(error)) from error
+        raise _failure(path, error) from error
+
+
+def _failure(path: object, error: OSError) -> StorageError:
+    return StorageError(path, error.strerror or str(error))
