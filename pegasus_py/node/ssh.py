@@ -111,6 +111,7 @@ class SshConnector:
         key = (written, hop)
         until, asking = self._logins.get(key, (0.0, None))
         if asking is None or now > until:
+            self._logins = {key: kept for key, kept in self._logins.items() if now <= kept[0]}
             asking = Once(lambda: self._look_up(written, hop=hop))
             self._logins[key] = (now + RESOLVED_FOR, asking)
         try:
@@ -148,10 +149,13 @@ class SshConnector:
         way = " > ".join([*(jump.hops if jump else ()), route.address])
         async with self._gates.login(way) as gate:
             retry = 0
+            anew = False
             while True:
                 link = Link(name, route.host_keys, self._accept_new)
                 try:
-                    await self._try(login, link, jump)
+                    if not await self._try(login, link, jump, anew):
+                        anew = True
+                        continue
                     gate.accepted()
                     return link
                 except (asyncssh.Error, OSError, ValueError) as error:  # TimeoutError is an OSError
@@ -164,12 +168,13 @@ class SshConnector:
                 gate.refused()
                 await asyncio.sleep(pause_before(retry))
 
-    async def _try(self, login: Login, link: Link, jump: Jump | None) -> None:
+    async def _try(self, login: Login, link: Link, jump: Jump | None, anew: bool) -> bool:
         import asyncssh
 
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(login.route.connect_timeout or self._connect_timeout) as limit:
             link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
-            await login.connect(link, jump.link.connection if jump else None)
-        if link.lost.done():
+            is_in = await login.connect(link, jump.link.connection if jump else None, anew=anew)
+        if is_in and link.lost.done():
             raise asyncssh.ConnectionLost(link.lost.result())
+        return is_in

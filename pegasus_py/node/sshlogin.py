@@ -1,4 +1,4 @@
-"""Logging in with asyncssh: its options are made once for all connections to a node that begin together.
+"""Logging in with asyncssh: its options are made once for all logins to a node within a few seconds.
 
 To make them takes 0.7 ms (a thread, the keys' files, some 90 settings) and 5 kB, for each connection anew.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ ALWAYS: dict[str, Any] = {
 }
 
 
+SHARED_FOR = 5.0
+"""Seconds for which keys that have been read are used for other connections, too."""
+
+
 class Login:
     """How to log in to where `route` leads. `settings` are arguments for asyncssh beside those that the route has."""
 
@@ -36,9 +41,15 @@ class Login:
         self._files = files
         self._settings = {**ALWAYS, **settings, **route.login}
         self._options = Once(self._make)
+        self._until = 0.0
 
-    async def connect(self, link: Link, tunnel: asyncssh.SSHClientConnection | None) -> None:
-        """Raises what asyncssh raises."""
+    async def connect(
+        self, link: Link, tunnel: asyncssh.SSHClientConnection | None, *, anew: bool = False
+    ) -> bool:
+        """Log in. False if that is denied to keys that were read for another connection: try once more, `anew`.
+
+        Raises what asyncssh raises.
+        """
         # The link judges the key; all that asyncssh needs of known_hosts are revoked keys.
         known_hosts: Any = ([], [], link.revoked_keys())
         if self.route.read is None or not KNOWN_WAY:
@@ -53,19 +64,32 @@ class Login:
                 known_hosts=known_hosts,
                 **self._settings,
             )
-            return
-        made = await self._options.get()
-        own: Any = Own(made, link, tunnel, known_hosts)
+            return True
         loop = asyncio.get_running_loop()
-        await _connection._connect(
-            own,
-            None,
-            loop,
-            0,
-            None,
-            lambda: asyncssh.SSHClientConnection(loop, own, wait="auth"),
-            "Opening SSH connection to",
-        )
+        if anew or loop.time() > self._until:
+            self._options, self._until = Once(self._make), loop.time() + SHARED_FOR
+        options = self._options
+        others = options.is_asked
+        own: Any = Own(await options.get(), link, tunnel, known_hosts)
+        try:
+            await _connection._connect(
+                own,
+                None,
+                loop,
+                0,
+                None,
+                lambda: asyncssh.SSHClientConnection(loop, own, wait="auth"),
+                "Opening SSH connection to",
+            )
+        except asyncssh.PermissionDenied:
+            # A key may have been half written, or another one, when it was read.
+            if options is self._options:
+                self._until = 0.0
+            if not others:
+                raise
+            return False
+        own.client_keys = ()
+        return True
 
     async def _make(self) -> asyncssh.SSHClientConnectionOptions:
         """In a thread: keys are read, from a disk that may be slow."""
@@ -84,9 +108,12 @@ class Login:
 
 
 class Own:
-    """asyncssh's options as one connection sees them: what is its own is here, all else in those that are shared."""
+    """asyncssh's options as one connection sees them: what is its own is here, all else in those that are shared.
 
-    __slots__ = ("_shared", "client_keys", "known_hosts", "protocol_factory", "tunnel", "waiter")
+    Whatever else asyncssh may come to set is the connection's own, too.
+    """
+
+    __slots__ = ("__dict__", "_shared", "client_keys", "known_hosts", "protocol_factory", "tunnel", "waiter")
 
     def __init__(
         self, shared: asyncssh.SSHClientConnectionOptions, link: Link, tunnel: Any, known_hosts: Any
@@ -96,7 +123,11 @@ class Own:
         self.tunnel = tunnel
         self.known_hosts = known_hosts
         # A key pair is told how this server wants it to sign.
-        self.client_keys = [copy.copy(pair) for pair in shared.client_keys or ()]
+        self.client_keys: Sequence[Any] = [copy.copy(pair) for pair in shared.client_keys or ()]
+
+    def update(self, **changes: Any) -> None:
+        """As of asyncssh's options, for this connection alone."""
+        self._shared = type(self._shared)(self._shared, **changes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared, name)

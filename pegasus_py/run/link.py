@@ -471,8 +471,13 @@ class Link:
             # To ask a thread costs more than most of these jobs.
             if not self._plant.logs.are_safe(attempts):
                 await self._plant.flush(attempts)
-        except StorageError:
-            self._to_clear += attempts
+        except StorageError as error:
+            lost = self._plant.logs.lost(attempts)
+            for attempt in lost:
+                what = f"{error}; the output of job {attempt.job.id} stays on its node"
+                self._plant.tell(Note(what, warning=True))
+            self._unwritten += lost
+            self._to_clear += [attempt for attempt in attempts if attempt not in lost]
             return
         except BaseException:
             self._to_clear += attempts

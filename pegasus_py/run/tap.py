@@ -165,8 +165,11 @@ class Tap:
             self._follow = None
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(StorageError):
+            try:
                 self._logs.close(self.attempt)
+            except StorageError as error:
+                if not self.broken:
+                    self._break(error)
 
     def _stop_timer(self) -> None:
         """A follow that begins while the rest is being read would bring the same bytes again."""

@@ -2,6 +2,10 @@
 
 Thousands of short jobs a second must be cheap, so a file is made with its first bytes, few are open at once, and
 flushing is done for many at once, before a node is told that it may forget the output.
+
+A file system may take bytes and say only when the file is flushed or closed that it has lost them (NFS, a quota, a
+broken disk), and says so once: whoever asks again is told that all is well. So such a log is given up at the first word
+of it, and the node, which has it all, is asked for it again.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ class LogFiles:
         self._fresh: set[_Key] = set()
         """Open, without output so far."""
         self._failed = False
+        self._lost: dict[_Key, str] = {}
+        """Given up, and why; until it is opened again."""
 
     def path(self, attempt: Attempt) -> Path:
         """Where the attempt's output is, or would be."""
@@ -55,7 +61,7 @@ class LogFiles:
         key, path = _key(attempt), self._file(attempt)
         self._fresh.discard(key)
         self._sizes[key] = 0
-        if fresh:
+        if self._lost.pop(key, "") or fresh:
             self._fresh.add(key)
             return 0
         with _named(path), suppress(FileNotFoundError):
@@ -77,6 +83,8 @@ class LogFiles:
             return
         key, path = _key(attempt), self._file(attempt)
         failed, self._failed = self._failed, True
+        if key in self._lost:
+            raise StorageError(path, self._lost[key])
         try:
             descriptor = self._descriptor(key, path)
             self._unsynced.add(key)
@@ -107,55 +115,107 @@ class LogFiles:
         return self._sizes[_key(attempt)]
 
     def close(self, attempt: Attempt) -> None:
-        """No more output will come. Does not flush."""
+        """No more output will come. Does not flush. On StorageError it is given up: what it held is lost."""
         key = _key(attempt)
         self._sizes.pop(key, None)
         self._fresh.discard(key)
         descriptor = self._descriptors.pop(key, None)
         if descriptor is not None:
-            try:
-                os.close(descriptor)
-            except OSError as error:
-                raise _failure(self._file(attempt), error) from error
+            self._close(key, descriptor)
+        if key in self._lost:
+            raise StorageError(self._file(attempt), self._lost[key])
 
     def close_all(self) -> None:
+        """At the end. What is lost by this is still on the nodes, for none of it is safe."""
         while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+            self._close(*self._descriptors.popitem())
         self._sizes.clear()
         self._fresh.clear()
 
     def are_safe(self, attempts: Iterable[Attempt]) -> bool:
         """Whether there is nothing to flush of these logs: no output, or it is on the disk."""
-        return all(_key(a) not in self._unsynced and _key(a) not in self._flushing for a in attempts)
+        owed = (self._unsynced, self._flushing, self._lost)
+        return not any(_key(attempt) in keys for attempt in attempts for keys in owed)
+
+    def lost(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Those of them that have been given up, and not been opened again since."""
+        return [attempt for attempt in attempts if _key(attempt) in self._lost]
 
     def sync(self, attempts: Iterable[Attempt]) -> None:
-        """Flush these logs, open or closed, to the disk; it blocks. On StorageError none counts as flushed."""
-        keys = {_key(attempt): self._file(attempt) for attempt in attempts}
-        wanted = {key: path for key, path in keys.items() if key in self._unsynced}
+        """Flush these logs, open or closed, to the disk; it blocks.
+
+        On StorageError none counts as flushed, and some may be `lost`.
+        """
+        wanted = [key for key in map(_key, attempts) if key in self._unsynced]
         if not wanted:
             return
         # Before the flush: what is written meanwhile is not flushed.
-        self._flushing |= wanted.keys()
-        self._unsynced -= wanted.keys()
-        descriptors: list[int] = []
+        self._flushing.update(wanted)
+        self._unsynced.difference_update(wanted)
         try:
-            paths = list(wanted.values())
-            for start in range(0, len(paths), self._max_open):
-                _flush(paths[start : start + self._max_open])
+            for start in range(0, len(wanted), self._max_open):
+                self._flush(wanted[start : start + self._max_open])
+            if key := next((key for key in wanted if key in self._lost), None):
+                raise StorageError(self._name(key), self._lost[key])
             with _named(self.directory):
-                descriptors.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY))
-                os.fsync(descriptors[0])
+                directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
         except BaseException:
-            self._unsynced |= wanted.keys()
+            self._unsynced.update(key for key in wanted if key not in self._lost)
             raise
         finally:
-            self._flushing -= wanted.keys()
-            for descriptor in descriptors:
-                os.close(descriptor)
+            self._flushing.difference_update(wanted)
+
+    def _flush(self, keys: Sequence[_Key]) -> None:
+        """Start the writing of all, then wait for each: a third of the time of one after the other."""
+        descriptors: list[tuple[_Key, int]] = []
+        key = keys[0]
+        try:
+            for key in keys:
+                try:
+                    descriptors.append((key, os.open(self._name(key), os.O_RDONLY)))
+                except FileNotFoundError:
+                    continue
+            if hasattr(os, "posix_fadvise"):
+                for _, descriptor in descriptors:
+                    try:
+                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                    except OSError:
+                        break
+            for key, descriptor in descriptors:
+                try:
+                    os.fsync(descriptor)
+                except OSError as error:
+                    self._give_up(key, error)
+        except OSError as error:
+            raise _failure(self._name(key), error) from error
+        finally:
+            for key, descriptor in descriptors:
+                self._close(key, descriptor)
+
+    def _close(self, key: _Key, descriptor: int) -> None:
+        try:
+            os.close(descriptor)
+        except OSError as error:
+            self._give_up(key, error)
+
+    def _give_up(self, key: _Key, error: OSError) -> None:
+        # The next `open` begins anew in any case; without the file a later run does so, too.
+        self._lost.setdefault(key, error.strerror or str(error))
+        self._unsynced.discard(key)
+        self._failed = True
+        with suppress(OSError):
+            os.unlink(self._name(key))  # noqa: PTH108
+
+    def _name(self, key: _Key) -> str:
+        # Not a Path, which would be half the cost of a job without output.
+        return f"{self._prefix}{key[0]}.{key[1]}.log"
 
     def _file(self, attempt: Attempt) -> str:
-        # Not a Path, which would be half the cost of a job without output.
-        return f"{self._prefix}{attempt.job.id}.{attempt.number}.log"
+        return self._name(_key(attempt))
 
     def _descriptor(self, key: _Key, path: str) -> int:
         descriptor = self._descriptors.get(key)
@@ -163,7 +223,7 @@ class LogFiles:
             self._descriptors.move_to_end(key)
             return descriptor
         while len(self._descriptors) >= self._max_open:
-            os.close(self._descriptors.popitem(last=False)[1])
+            self._close(*self._descriptors.popitem(last=False))
         cut = os.O_TRUNC if key in self._fresh else 0
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | cut, 0o600)
         self._fresh.discard(key)
@@ -176,31 +236,6 @@ def _write_at(descriptor: int, at: int, pieces: Sequence[bytes]) -> int:
     if len(pieces) == 1 or len(pieces) > MAX_PIECES or not hasattr(os, "pwritev"):
         return os.pwrite(descriptor, b"".join(pieces), at)
     return os.pwritev(descriptor, pieces, at)
-
-
-def _flush(paths: list[str]) -> None:
-    """Start the writing of all, then wait for each: a third of the time of one after the other."""
-    descriptors: list[tuple[str, int]] = []
-    path = ""
-    try:
-        for path in paths:
-            try:
-                descriptors.append((path, os.open(path, os.O_RDONLY)))
-            except FileNotFoundError:
-                continue
-        if hasattr(os, "posix_fadvise"):
-            for _, descriptor in descriptors:
-                try:
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-                except OSError:
-                    break
-        for path, descriptor in descriptors:  # noqa: B007 -- the error tells which one it was
-            os.fsync(descriptor)
-    except OSError as error:
-        raise _failure(path, error) from error
-    finally:
-        for _, descriptor in descriptors:
-            os.close(descriptor)
 
 
 def _key(attempt: Attempt) -> _Key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,25 @@ def test_one_log_per_job_that_pegasus_logs_prints(here: Path) -> None:
     }
     assert pegasus("logs", "1").out == "first\nerr\n"
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in logs.iterdir())
+
+
+# --- a disk that loses what it has taken -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace to let system calls fail")
+@pytest.mark.parametrize(("call", "error"), [("fsync", "EIO"), ("close", "EDQUOT")])
+def test_output_that_is_lost_after_it_was_written_is_fetched_again(
+    here: Path, tmp_path: Path, call: str, error: str
+) -> None:
+    """NFS or a quota may say so only with the flush or the close, and only once."""
+    write(here, "- node-1\n", queue("echo hello", "true"))
+    log = here / ".pegasus" / "queue.yaml" / "logs" / "1.1.log"
+    trace = ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", str(log), "-e", f"trace={call}"]
+    run = pegasus("q", prefix=[*trace, "-e", f"inject={call}:error={error}"])
+    assert "(INJECTED)" in (tmp_path / "trace").read_text()
+    assert run.code == 5 and "2 succeeded" in run.err, run
+    assert "the output of job 1 stays on its node" in run.err, run
+    assert not log.exists()
+    run = pegasus("q")
+    assert run.code == 0, run
+    assert log.read_bytes() == b"hello\n"

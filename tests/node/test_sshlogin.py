@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +18,7 @@ from pegasus_py.node.once import Once
 from pegasus_py.node.ssh import SshConnector
 from pegasus_py.node.sshlink import Link
 from tests.support.shells import node, run_script
-from tests.support.sshd import SshFarm
+from tests.support.sshd import SshFarm, SshServer, make_key
 
 
 async def test_one_answer_serves_all_who_ask() -> None:
@@ -52,6 +56,17 @@ async def test_a_failure_is_not_kept() -> None:
     assert await once.get() == 5
 
 
+@contextmanager
+def authorized(server: SshServer, key: Path) -> Iterator[None]:
+    """For the time being the server lets in this key alone."""
+    before = server.authorized_keys.read_text()
+    server.authorized_keys.write_text(Path(f"{key}.pub").read_text())
+    try:
+        yield
+    finally:
+        server.authorized_keys.write_text(before)
+
+
 def options_of(link: Any) -> Any:
     assert isinstance(link, Link)
     return link.connection._options
@@ -64,8 +79,7 @@ async def test_connections_to_a_node_share_their_options(farm: SshFarm, ssh_home
     links = await asyncio.gather(*(connector.connect(node(name, f"{n}")) for n, name in enumerate(names)))
     made = [options_of(link)._shared for link in links]
     assert len({id(each) for each in made}) == 2
-    own = [options_of(link).client_keys[0] for link in links]
-    assert len({id(each) for each in own}) == len(links), "each key pair is told how to sign"
+    assert not any(options_of(link).client_keys for link in links), "nobody needs them after the login"
     for link, name in zip(links, names, strict=True):
         assert await run_script(link, "echo $HOME") == (f"{farm[name].home}\n".encode(), None)
         await link.close()
@@ -94,3 +108,78 @@ async def test_all_of_it_works_the_usual_way_too(
     known_hosts.write_text("\n".join([*lines, f"@revoked {revoked}"]) + "\n")
     with pytest.raises(NodeError, match="revoked"):
         await connector.connect(node("node-4"))
+
+
+async def test_what_is_shared_stays_as_it_was(
+    farm: SshFarm, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key of RSA, which is told by each connection how its server wants it to sign."""
+    config = farm.configure(home)
+    key = tmp_path / "rsa"
+    words = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", str(key)]
+    await asyncio.to_thread(subprocess.run, words, check=True, timeout=60)
+    made: list[Any] = []
+
+    class Spy(sshlogin.Own):
+        __slots__ = ()
+
+        def __init__(self, shared: Any, *more: Any) -> None:
+            made.append((shared, _words(shared)))
+            super().__init__(shared, *more)
+            assert self.client_keys
+            assert not {id(pair) for pair in self.client_keys} & {id(pair) for pair in shared.client_keys}
+
+    monkeypatch.setattr(sshlogin, "Own", Spy)
+    config.write_text(config.read_text().replace(str(farm.client_key), str(key)))
+    with authorized(farm["node-1"], key):
+        connector = SshConnector()
+        links = await asyncio.gather(*(connector.connect(node("node-1", f"{n}")) for n in range(3)))
+        for link in links:
+            assert await run_script(link, "echo hello") == (b"hello\n", None)
+            await link.close()
+    assert len(made) == 3
+    assert len({id(shared) for shared, _ in made}) == 1
+    for shared, before in made:
+        assert _words(shared) == before
+
+
+def _words(shared: Any) -> str:
+    keys = [{name: repr(value) for name, value in vars(pair).items()} for pair in shared.client_keys]
+    return repr(
+        {name: repr(value) for name, value in vars(shared).items() if name != "client_keys"} | {"keys": keys}
+    )
+
+
+async def test_a_key_that_is_changed_between_two_logins_is_read_again(
+    farm: SshFarm, home: Path, tmp_path: Path
+) -> None:
+    """The connections share what was read, but none is refused for that."""
+    config = farm.configure(home)
+    key, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
+    config.write_text(config.read_text().replace(str(farm.client_key), str(key)))
+    connector = SshConnector()
+    with authorized(farm["node-1"], key):
+        first = await connector.connect(node("node-1"))
+    for suffix in ("", ".pub"):
+        shutil.copy(f"{other}{suffix}", f"{key}{suffix}")
+    with authorized(farm["node-1"], other):
+        later = await asyncio.gather(*(connector.connect(node("node-1", f"{n}")) for n in range(3)))
+    # Of nobody's now: told once, not tried for ever.
+    with pytest.raises(NodeError, match="permission denied"):
+        await connector.connect(node("node-1"))
+    for link in (first, *later):
+        await link.close()
+
+
+def test_what_asyncssh_may_set_is_the_connections_own() -> None:
+    class Options:
+        def __init__(self, before: Options | None = None, **changes: object) -> None:
+            self.client_keys = ()
+            self.host: object = changes.get("host", before and before.host)
+
+    shared: Any = Options(host="alpha")
+    own: Any = sshlogin.Own(shared, cast(Link, None), None, None)
+    own.anything = 5
+    own.update(host="beta")
+    assert (own.anything, own.host, shared.host) == (5, "beta", "alpha")
+    assert not hasattr(shared, "anything")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from pegasus_py.errors import NodeError
 from pegasus_py.node.channel import Sink
 from pegasus_py.run import link as link_module
 from pegasus_py.run import tap as tap_module
+from pegasus_py.store.logs import LogFiles
 from tests.run.fakes import Stage, attempt, report, until
 
 
@@ -441,3 +443,66 @@ async def test_the_output_of_what_nobody_saw_end_is_read_before_it_is_cleared(
         said = [verb for verb, _ in session.said]
         assert said.index("read") < said.index("clear")
         assert stage.cleared == [attempt().id]
+
+
+@pytest.mark.parametrize("call", ["fsync", "close"])
+async def test_output_that_the_disk_loses_after_it_has_taken_it_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Once: to ask the file system again would be told that all is well."""
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        session.output = b"hello\n"
+        session.answers["ask"] = lambda _: report(attempt(), Spot.EXITED, status=0, size=6)
+        session.answers["read"] = lambda offset: None
+        real = getattr(os, call)
+        failed: list[str] = []
+
+        def fail(descriptor: int) -> None:
+            name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+            real(descriptor)
+            if name == "1.1.log" and not failed:
+                failed.append(name)
+                raise OSError(122, "Disk quota exceeded")
+
+        monkeypatch.setattr(os, call, fail)
+        stage.link.perform(Send(attempt()))
+        session.exit(0, 6, session.output)
+        assert stage.facts[-1] == Exited(attempt().id, 0)
+        stage.link.clear(attempt(), keep=False)
+        await until(lambda: failed and stage.link.output_left)
+        assert ("clear", [attempt().id]) not in session.said
+        warning = f"{tmp_path}/1.1.log: Disk quota exceeded; the output of job 1 stays on its node"
+        assert Note(warning, warning=True) in stage.events
+        await stage.link.leave()
+        assert stage.logs.path(attempt()).read_bytes() == b"hello\n"
+        said = [verb for verb, _ in session.said]
+        assert said.index("read") < said.index("clear")
+        assert stage.cleared == [attempt().id]
+        assert not stage.link.output_left
+
+
+async def test_output_that_the_disk_loses_at_the_end_stays_on_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    monkeypatch.setattr(link_module, "CLEAR_AFTER", 60.0)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+
+        def fail(descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        stage.link.perform(Send(attempt()))
+        session.exit(0, 6, b"hello\n")
+        stage.link.clear(attempt(), keep=False)
+        await stage.link.leave()
+        assert "clear" not in [verb for verb, _ in session.said]
+        assert stage.cleared == []
+        assert stage.link.output_left
+        # The next run asks from the first byte on.
+        assert LogFiles(tmp_path).open(attempt()) == 0

@@ -152,23 +152,129 @@ def test_what_an_earlier_run_wrote_is_flushed_too(tmp_path: Path, monkeypatch: p
     assert len(flushed) == 2
 
 
-def test_a_flush_that_fails_is_an_error_and_is_still_owed(
+def _fail(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_flush_that_fails_gives_the_log_up_for_it_would_be_told_well_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = LogFiles(tmp_path)
+    good, bad, open_one = attempt(1), attempt(2), attempt(3)
+    for each in (good, bad, open_one):
+        logs.open(each, fresh=True)
+        logs.write(each, b"x")
+    logs.close(good)
+    logs.close(bad)
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name != "1.1.log":
+            _fail()
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(StorageError, match=r"2\.1\.log: Input/output error"):
+            logs.sync([good, bad, open_one])
+    assert logs.lost([good, bad, open_one]) == [bad, open_one]
+    # The directory has not been flushed.
+    assert not logs.are_safe([good])
+    logs.sync([good, bad, open_one])
+    assert [logs.are_safe([each]) for each in (good, bad, open_one)] == [True, False, False]
+    # A run after this one finds nothing of it, either.
+    assert not logs.path(bad).exists()
+    with pytest.raises(StorageError, match=r"3\.1\.log: Input/output error"):
+        logs.write(open_one, b"y")
+    with pytest.raises(StorageError, match=r"3\.1\.log: Input/output error"):
+        logs.close(open_one)
+    for each in (bad, open_one):
+        assert logs.open(each) == 0
+        logs.write(each, b"all of it")
+        logs.close(each)
+    assert logs.lost([good, bad, open_one]) == []
+    logs.sync([good, bad, open_one])
+    assert logs.are_safe([good, bad, open_one])
+    assert [logs.path(each).read_bytes() for each in (good, bad, open_one)] == [
+        b"x",
+        b"all of it",
+        b"all of it",
+    ]
+
+
+def test_a_directory_that_cannot_be_flushed_is_still_owed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = LogFiles(tmp_path)
     logs.open(attempt(1), fresh=True)
     logs.write(attempt(1), b"x")
+    real = os.fsync
 
-    def fail(fd: int) -> None:
-        raise OSError(5, "Input/output error")
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path:
+            _fail()
+        real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "fsync", fsync)
         for _ in range(2):
-            with pytest.raises(StorageError, match=r"1\.1\.log: Input/output error"):
+            with pytest.raises(StorageError, match=f"{tmp_path}: Input/output error"):
                 logs.sync([attempt(1)])
+    assert logs.lost([attempt(1)]) == []
     logs.sync([attempt(1)])
+    assert logs.are_safe([attempt(1)])
     logs.close_all()
+
+
+def test_a_log_that_cannot_be_closed_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS sends it then, and may have no room for it."""
+    logs = LogFiles(tmp_path, max_open=2)
+    attempts = [attempt(n) for n in (1, 2, 3, 4)]
+    for each in attempts:
+        logs.open(each, fresh=True)
+    real = os.close
+    refused: set[str] = {"1.1.log", "2.1.log", "4.1.log"}
+
+    def close(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        real(descriptor)
+        if name in refused:
+            raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", close)
+    logs.write(attempts[0], b"1")
+    logs.write(attempts[1], b"2")
+    # Makes room by closing the first one, whose fault is not this one's.
+    logs.write(attempts[2], b"3")
+    assert logs.lost(attempts) == attempts[:1]
+    for each in attempts[:2]:
+        with pytest.raises(StorageError, match=rf"{each.job.id}\.1\.log: Disk quota exceeded"):
+            logs.close(each)
+    logs.close(attempts[2])
+    logs.write(attempts[3], b"4")
+    logs.close_all()
+    assert logs.lost(attempts) == [attempts[0], attempts[1], attempts[3]]
+    assert not logs.are_safe(attempts[:1])
+    with pytest.raises(StorageError, match="no room"):
+        _no_room(logs, monkeypatch)
+    refused.clear()
+    assert logs.open(attempts[0]) == 0
+    logs.write(attempts[0], b"all of it")
+    logs.close(attempts[0])
+    logs.sync(attempts)
+    assert logs.are_safe([attempts[0], attempts[2]])
+    assert logs.path(attempts[0]).read_bytes() == b"all of it"
+
+
+def _no_room(logs: LogFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new jobs while it is not known that bytes are taken again."""
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(122, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        logs.check()
 
 
 def test_on_a_full_disk_the_size_says_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
