@@ -67,6 +67,7 @@ class SshConnector:
         self._gates = Gates()
         self._pins: dict[str, KnownKey] = {}
         self._logins: dict[tuple[str, bool], tuple[float, Once[Login]]] = {}
+        self._tidied = 0.0
         self._jumps = JumpHosts(self._open_hop)
         self._pulse = Pulse(keepalive_interval, keepalive_count)
 
@@ -111,7 +112,9 @@ class SshConnector:
         key = (written, hop)
         until, asking = self._logins.get(key, (0.0, None))
         if asking is None or now > until:
-            self._logins = {key: kept for key, kept in self._logins.items() if now <= kept[0]}
+            if now > self._tidied + RESOLVED_FOR:
+                self._tidied = now
+                self._logins = {key: kept for key, kept in self._logins.items() if now <= kept[0]}
             asking = Once(lambda: self._look_up(written, hop=hop))
             self._logins[key] = (now + RESOLVED_FOR, asking)
         try:
@@ -149,12 +152,12 @@ class SshConnector:
         way = " > ".join([*(jump.hops if jump else ()), route.address])
         async with self._gates.login(way) as gate:
             retry = 0
-            anew = False
+            again = False
             while True:
                 link = Link(name, route.host_keys, self._accept_new)
                 try:
-                    if not await self._try(login, link, jump, anew):
-                        anew = True
+                    if not await self._try(login, link, jump, again):
+                        again = True
                         continue
                     gate.accepted()
                     return link
@@ -168,13 +171,13 @@ class SshConnector:
                 gate.refused()
                 await asyncio.sleep(pause_before(retry))
 
-    async def _try(self, login: Login, link: Link, jump: Jump | None, anew: bool) -> bool:
+    async def _try(self, login: Login, link: Link, jump: Jump | None, again: bool) -> bool:
         import asyncssh
 
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(login.route.connect_timeout or self._connect_timeout) as limit:
             link.on_handshake = lambda: limit.reschedule(loop.time() + self._login_timeout)
-            is_in = await login.connect(link, jump.link.connection if jump else None, anew=anew)
+            is_in = await login.connect(link, jump.link.connection if jump else None, again=again)
         if is_in and link.lost.done():
             raise asyncssh.ConnectionLost(link.lost.result())
         return is_in

@@ -44,11 +44,11 @@ class Login:
         self._until = 0.0
 
     async def connect(
-        self, link: Link, tunnel: asyncssh.SSHClientConnection | None, *, anew: bool = False
+        self, link: Link, tunnel: asyncssh.SSHClientConnection | None, *, again: bool = False
     ) -> bool:
-        """Log in. False if that is denied to keys that were read for another connection: try once more, `anew`.
+        """Log in. False if that is denied to keys that were read for another connection, and there are others by now.
 
-        Raises what asyncssh raises.
+        Then try once more, `again`. Raises what asyncssh raises.
         """
         # The link judges the key; all that asyncssh needs of known_hosts are revoked keys.
         known_hosts: Any = ([], [], link.revoked_keys())
@@ -66,11 +66,12 @@ class Login:
             )
             return True
         loop = asyncio.get_running_loop()
-        if anew or loop.time() > self._until:
-            self._options, self._until = Once(self._make), loop.time() + SHARED_FOR
+        if loop.time() > self._until:
+            self._read_anew()
         options = self._options
-        others = options.is_asked
-        own: Any = Own(await options.get(), link, tunnel, known_hosts)
+        are_others = options.is_asked
+        made = await options.get()
+        own: Any = Own(made, link, tunnel, known_hosts)
         try:
             await _connection._connect(
                 own,
@@ -82,14 +83,18 @@ class Login:
                 "Opening SSH connection to",
             )
         except asyncssh.PermissionDenied:
-            # A key may have been half written, or another one, when it was read.
+            # A key may have been half written, or another one, when it was read. All who are denied read it once.
             if options is self._options:
-                self._until = 0.0
-            if not others:
+                self._read_anew()
+            if again or not are_others or _keys_of(await self._options.get()) == _keys_of(made):
                 raise
             return False
         own.client_keys = ()
         return True
+
+    def _read_anew(self) -> None:
+        self._options = Once(self._make)
+        self._until = asyncio.get_running_loop().time() + SHARED_FOR
 
     async def _make(self) -> asyncssh.SSHClientConnectionOptions:
         """In a thread: keys are read, from a disk that may be slow."""
@@ -131,6 +136,11 @@ class Own:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._shared, name)
+
+
+def _keys_of(options: asyncssh.SSHClientConnectionOptions) -> list[bytes]:
+    """What the server is offered."""
+    return [pair.public_data for pair in options.client_keys or ()]
 
 
 _connection: Any = asyncssh.connection

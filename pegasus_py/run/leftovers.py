@@ -20,6 +20,8 @@ class Heap:
         self.lock = asyncio.Lock()
         self.attempts: list[Attempt] = []
         self.swept = False
+        self.is_left = False
+        """This machine's disk could not take it in."""
 
 
 class Leftovers:
@@ -43,6 +45,11 @@ class Leftovers:
 
     def _heap(self, hostname: str, spool: str | None) -> Heap:
         return self._heaps.setdefault((hostname, spool), Heap())
+
+    @property
+    def are_left(self) -> bool:
+        """Whether output had to stay where it is."""
+        return any(heap.is_left for heap in self._heaps.values())
 
     def is_stray(self, attempt_id: str) -> bool:
         """Whether nobody knows of this attempt any more. A spool may be shared by nodes (a home on NFS), so what the
@@ -88,6 +95,7 @@ class Sweeper:
                 if done:
                     await self._flush(done)
             except StorageError as error:
+                heap.is_left = True
                 if self._told != str(error):
                     self._told = str(error)
                     self._tell(Note(f"{error}; results of an earlier run stay on their nodes", warning=True))
@@ -97,7 +105,7 @@ class Sweeper:
             if gone:
                 await session.clear(gone)
             self._cleared(ids)
-            heap.swept = True
+            heap.swept, heap.is_left = True, False
 
     async def _finish(self, session: NodeSession, attempt: Attempt) -> bool:
         """End what still runs of an attempt and complete its log; whether nothing is needed of it any more."""
@@ -110,6 +118,8 @@ class Sweeper:
             report = await session.fence(attempt.id)
         if report.spot is Spot.ELSEWHERE:
             return False
-        if not await complete_log(session, attempt, self._logs, report.size):
+        # Whatever is here may be what a disk has lost since, and told to a run that could not write it down any more.
+        anew = report.size >= self._logs.held(attempt)
+        if not await complete_log(session, attempt, self._logs, report.size, anew=anew):
             raise StorageError(self._logs.path(attempt), "cannot be completed")
         return True

@@ -161,7 +161,7 @@ class _Life:
                 ledger.end_run(outcome)
             except StorageError as error:
                 tell(Note(f"{error}; the end of this run is not recorded", warning=True))
-        return self._sum_up(state, outcome, engine)
+        return self._sum_up(state, outcome, engine, past)
 
     def _prepare(self, stores: Stores) -> tuple[State, Engine, Past]:
         ledger, settings = stores.ledger, self._request.settings
@@ -236,7 +236,7 @@ class _Life:
 
     # --- the end -------------------------------------------------------------------------------------------
 
-    def _sum_up(self, state: State, outcome: Outcome, engine: Engine) -> ExitCode:
+    def _sum_up(self, state: State, outcome: Outcome, engine: Engine, past: Past) -> ExitCode:
         summary = self._screen.summary
         summary.open = len(state.seat_of)
         summary.wait_for({waiting.job.id for waiting in (*state.waiting.values(), *state.ready)})
@@ -247,7 +247,8 @@ class _Life:
         elif outcome in _SAY:
             self._screen.tell(Note(_SAY[outcome], warning=True))
         code = _exit_code(summary, state, outcome, left)
-        if engine.storage_failed or (code is ExitCode.OK and engine.output_left):
+        is_left = engine.output_left or past.leftovers.are_left
+        if engine.storage_failed or (code is ExitCode.OK and is_left):
             code = ExitCode.STORAGE
         if self._request.json:
             self.report = json.dumps({**summary.as_dict(), "outcome": outcome, "exit_code": int(code)})

@@ -49,6 +49,8 @@ Between two rounds of a broadcast it is idle for a moment, and what is to be cle
 """
 CLEAR_LATEST = 10.0
 """Seconds after which it goes in any case."""
+FLUSH_RETRY = 10.0
+"""Seconds after which a flush of logs that has failed is tried again."""
 CLOCK_SLACK = 2.0
 """Seconds by which the wall clock may have been set while an attempt was out, without it counting as a restart."""
 CANCEL_LIMIT = 30.0
@@ -107,6 +109,9 @@ class Link:
         self._keep: set[str] = set()
         self._unwritten: list[Attempt] = []
         """Ended, with output on the node that this machine's disk did not take."""
+        self._unflushed = ""
+        """Why logs could not be flushed; empty when they could be."""
+        self._flush_after = 0.0
         self._unread: list[Attempt] = []
         """Ended otherwise than by an exit: what they had written until then is asked for when the run is over."""
         self._clear_timer: asyncio.TimerHandle | None = None
@@ -126,8 +131,8 @@ class Link:
 
     @property
     def output_left(self) -> bool:
-        """Whether output of ended jobs is still only on the node."""
-        return bool(self._unwritten)
+        """Whether output of ended jobs is still only on the node, for all that this machine's disk says."""
+        return bool(self._unwritten or self._unflushed or self._plant.logs.lost(self._to_clear))
 
     # --- the connection ------------------------------------------------------------------------------------
 
@@ -433,10 +438,16 @@ class Link:
         """Output that the disk did not take, tried once more. What it does not take now is left for the next run."""
         for attempt in list(self._unwritten):
             (report,) = await session.ask([attempt.id])
+            if report.spot is Spot.ELSEWHERE:
+                continue
             if not await complete_log(session, attempt, self._plant.logs, report.size):
                 return
             self._unwritten.remove(attempt)
-            self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
+            if report.spot is Spot.EXITED:
+                self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
+            else:
+                what = f"the output of job {attempt.job.id} is lost: {self.subnode.name} does not have it any more"
+                self._plant.tell(Note(what, warning=True))
             if attempt.id not in unsettled:
                 self._to_clear.append(attempt)
 
@@ -455,7 +466,7 @@ class Link:
     def _clear_later(self) -> None:
         loop = asyncio.get_running_loop()
         self._last_end = loop.time()
-        if len(self._to_clear) >= CLEAR_AT:
+        if len(self._to_clear) >= CLEAR_AT and self._last_end >= self._flush_after:
             attempts, self._to_clear = self._to_clear, []
             self._clear_due = self._last_end + CLEAR_LATEST
             if self._plant.logs.are_safe(attempts):
@@ -472,17 +483,28 @@ class Link:
             if not self._plant.logs.are_safe(attempts):
                 await self._plant.flush(attempts)
         except StorageError as error:
-            lost = self._plant.logs.lost(attempts)
-            for attempt in lost:
-                what = f"{error}; the output of job {attempt.job.id} stays on its node"
-                self._plant.tell(Note(what, warning=True))
-            self._unwritten += lost
-            self._to_clear += [attempt for attempt in attempts if attempt not in lost]
+            self._keep_lost(attempts, error)
             return
         except BaseException:
             self._to_clear += attempts
             raise
+        self._unflushed = ""
         self._may_ride += attempts
+
+    def _keep_lost(self, attempts: list[Attempt], error: StorageError) -> None:
+        """What the disk has lost is asked for again; the rest is to be flushed again, but not at once."""
+        lost = self._plant.logs.lost(attempts)
+        for attempt in attempts:
+            (self._unwritten if attempt.id in lost else self._to_clear).append(attempt)
+        self._flush_after = asyncio.get_running_loop().time() + FLUSH_RETRY
+        if lost:
+            jobs = ", ".join(each.partition(".")[0] for each in lost)
+            what = f"job{'s' if len(lost) > 1 else ''} {jobs} stays on its node"
+            self._plant.tell(Note(f"{next(iter(lost.values()))}; the output of {what}", warning=True))
+        elif self._unflushed != str(error):
+            self._unflushed = str(error)
+            what = f"{error}; {self.subnode.name} keeps the output of its jobs for now"
+            self._plant.tell(Note(what, warning=True))
 
     def _ride_is_over(self) -> None:
         """The start is answered, so what went along with it is gone from the node."""

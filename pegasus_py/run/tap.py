@@ -178,12 +178,14 @@ class Tap:
             self._timer = None
 
 
-async def complete_log(session: NodeSession, attempt: Attempt, logs: LogFiles, size: int) -> bool:
+async def complete_log(
+    session: NodeSession, attempt: Attempt, logs: LogFiles, size: int, *, anew: bool = False
+) -> bool:
     """Bring the log of an ended attempt to all its `size` bytes, unseen. False: this machine's disk did not take them.
 
-    Raises NodeError.
+    `anew`: whatever it holds. Raises NodeError.
     """
-    tap = Tap(attempt, logs, lambda _: None, lambda: 0, fresh=False)
+    tap = Tap(attempt, logs, lambda _: None, lambda: 0, fresh=anew)
     try:
         await tap.complete(session, size)
     finally:

@@ -3,14 +3,17 @@
 Thousands of short jobs a second must be cheap, so a file is made with its first bytes, few are open at once, and
 flushing is done for many at once, before a node is told that it may forget the output.
 
-A file system may take bytes and say only when the file is flushed or closed that it has lost them (NFS, a quota, a
-broken disk), and says so once: whoever asks again is told that all is well. So such a log is given up at the first word
-of it, and the node, which has it all, is asked for it again.
+A file system may take bytes and say only later, when the file is flushed, closed or written again, that it has
+lost them (NFS, a quota, a broken disk), and says so once: whoever asks again is told that all is well. So such a
+log is given up at the first word of it, and the node, which has it all, is asked for it again. It is not removed,
+for a later controller may have written it anew; nor is what it says now believed: see `open`, and leftovers.py.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from pegasus_py.core.model import Attempt
 from pegasus_py.errors import StorageError
+from pegasus_py.store.filesystem import is_local
 
 MAX_OPEN = 64
 """Files open at once; the one not written for longest is closed first, and opened again when needed."""
@@ -27,6 +31,9 @@ MAX_PIECES = 1024
 
 ROOM = 1 << 18
 """Bytes that must be writable again, after a write has failed, for logs to count as mended."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a disk of this machine's own says of the bytes that it is given, and not of earlier ones."""
 
 _Key = tuple[int, int]
 
@@ -57,6 +64,8 @@ class LogFiles:
 
         `fresh`: it has not started yet, so that what lies under its name is not its own, and goes when there is output.
         Not before: a controller that was paused and overtaken gets none, and must not remove what the other one wrote.
+        So, too, with what was given up, and with what was written before this machine was started: after a power cut
+        a file may have its size and not its bytes.
         """
         key, path = _key(attempt), self._file(attempt)
         self._fresh.discard(key)
@@ -65,7 +74,11 @@ class LogFiles:
             self._fresh.add(key)
             return 0
         with _named(path), suppress(FileNotFoundError):
-            self._sizes[key] = os.stat(path).st_size  # noqa: PTH116
+            stat = os.stat(path)  # noqa: PTH116
+            if stat.st_mtime < _booted():
+                self._fresh.add(key)
+                return 0
+            self._sizes[key] = stat.st_size
             # What an earlier run wrote it may not have flushed.
             self._unsynced.add(key)
         return self._sizes[key]
@@ -77,12 +90,14 @@ class LogFiles:
                 path.unlink(missing_ok=True)
 
     def write(self, attempt: Attempt, *pieces: bytes) -> None:
-        """Append to an open log. On StorageError a part may have been written: `size` says how much is here."""
+        """Append to an open log. On StorageError a part may have been written: `size` says how much is here.
+
+        Unless it is `lost`.
+        """
         left = sum(map(len, pieces))
         if not left:
             return
         key, path = _key(attempt), self._file(attempt)
-        failed, self._failed = self._failed, True
         if key in self._lost:
             raise StorageError(path, self._lost[key])
         try:
@@ -95,8 +110,10 @@ class LogFiles:
                 if left:
                     pieces = (b"".join(pieces)[-left:],)
         except OSError as error:
+            self._failed = True
+            if error.errno not in FULL or not is_local(self.directory):
+                self._give_up(key, error)
             raise _failure(path, error) from error
-        self._failed = failed
 
     def check(self) -> None:
         """Raise StorageError if a write has failed and there is no room yet. Costs nothing while all goes well."""
@@ -105,7 +122,10 @@ class LogFiles:
         trial = self.directory / ".trial"
         with _named(self.directory):
             try:
-                trial.write_bytes(bytes(ROOM))
+                with trial.open("wb") as file:
+                    file.write(bytes(ROOM))
+                    file.flush()
+                    os.fsync(file.fileno())
             finally:
                 trial.unlink(missing_ok=True)
         self._failed = False
@@ -113,6 +133,12 @@ class LogFiles:
     def size(self, attempt: Attempt) -> int:
         """Bytes held of an open log: where the next ones go."""
         return self._sizes[_key(attempt)]
+
+    def held(self, attempt: Attempt) -> int:
+        """Bytes that lie under the name of a log that is not open."""
+        with _named(self._file(attempt)), suppress(FileNotFoundError):
+            return os.stat(self._file(attempt)).st_size  # noqa: PTH116
+        return 0
 
     def close(self, attempt: Attempt) -> None:
         """No more output will come. Does not flush. On StorageError it is given up: what it held is lost."""
@@ -137,17 +163,23 @@ class LogFiles:
         owed = (self._unsynced, self._flushing, self._lost)
         return not any(_key(attempt) in keys for attempt in attempts for keys in owed)
 
-    def lost(self, attempts: Iterable[Attempt]) -> list[Attempt]:
-        """Those of them that have been given up, and not been opened again since."""
-        return [attempt for attempt in attempts if _key(attempt) in self._lost]
+    def lost(self, attempts: Iterable[Attempt]) -> dict[str, StorageError]:
+        """The ids of those that have been given up and not been opened again since, and why."""
+        return {
+            attempt.id: StorageError(self._file(attempt), self._lost[key])
+            for attempt in attempts
+            if (key := _key(attempt)) in self._lost
+        }
 
     def sync(self, attempts: Iterable[Attempt]) -> None:
         """Flush these logs, open or closed, to the disk; it blocks.
 
-        On StorageError none counts as flushed, and some may be `lost`.
+        On StorageError none counts as flushed, and some may be `lost`; of these there is one each time.
         """
-        wanted = [key for key in map(_key, attempts) if key in self._unsynced]
+        keys = [_key(attempt) for attempt in attempts]
+        wanted = [key for key in keys if key in self._unsynced]
         if not wanted:
+            self._complain(keys)
             return
         # Before the flush: what is written meanwhile is not flushed.
         self._flushing.update(wanted)
@@ -155,8 +187,7 @@ class LogFiles:
         try:
             for start in range(0, len(wanted), self._max_open):
                 self._flush(wanted[start : start + self._max_open])
-            if key := next((key for key in wanted if key in self._lost), None):
-                raise StorageError(self._name(key), self._lost[key])
+            self._complain(keys)
             with _named(self.directory):
                 directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
                 try:
@@ -168,6 +199,11 @@ class LogFiles:
             raise
         finally:
             self._flushing.difference_update(wanted)
+
+    def _complain(self, keys: Iterable[_Key]) -> None:
+        for key in keys:
+            if key in self._lost:
+                raise StorageError(self._name(key), self._lost[key])
 
     def _flush(self, keys: Sequence[_Key]) -> None:
         """Start the writing of all, then wait for each: a third of the time of one after the other."""
@@ -203,12 +239,9 @@ class LogFiles:
             self._give_up(key, error)
 
     def _give_up(self, key: _Key, error: OSError) -> None:
-        # The next `open` begins anew in any case; without the file a later run does so, too.
         self._lost.setdefault(key, error.strerror or str(error))
         self._unsynced.discard(key)
         self._failed = True
-        with suppress(OSError):
-            os.unlink(self._name(key))  # noqa: PTH108
 
     def _name(self, key: _Key) -> str:
         # Not a Path, which would be half the cost of a job without output.
@@ -229,6 +262,13 @@ class LogFiles:
         self._fresh.discard(key)
         self._descriptors[key] = descriptor
         return descriptor
+
+
+def _booted() -> float:
+    """When this machine was started, by the clock of its files; 0 where it does not say."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _write_at(descriptor: int, at: int, pieces: Sequence[bytes]) -> int:

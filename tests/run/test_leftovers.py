@@ -24,8 +24,9 @@ class Broom:
         self.cleared: list[str] = []
         self.full = False
         self.events: list[Any] = []
+        self.leftovers = Leftovers(uncleared, unfinished, 100)
         self.sweeper = Sweeper(
-            Leftovers(uncleared, unfinished, 100),
+            self.leftovers,
             LogFiles(tmp_path),
             grace=1.0,
             flush=self._flush,
@@ -112,6 +113,26 @@ async def test_a_full_disk_leaves_results_on_the_node_and_the_node_in_the_run(tm
     broom.full = False
     await broom.sweep(session)
     assert _gone(session) == {attempt(1).id}
+
+
+async def test_what_a_log_holds_already_is_not_believed(tmp_path: Path) -> None:
+    """A disk may have lost it, and have said so to a run that could not write that down any more."""
+    whole, shortened = attempt(1), attempt(2)
+    broom = Broom(tmp_path, [whole, shortened])
+    session = _session(NODE, {})
+    reports = {whole.id: 6, shortened.id: 2}
+    session.answers["fence"] = lambda id_: report(
+        whole if id_ == whole.id else shortened, Spot.EXITED, status=0, size=reports[id_]
+    )
+    session.answers["read"] = lambda offset: None
+    session.output = b"hello\n"
+    (tmp_path / "1.1.log").write_bytes(bytes(6))
+    # A job may cut off its own output; what was here before stays.
+    (tmp_path / "2.1.log").write_bytes(b"more than two")
+    await broom.sweep(session)
+    assert (tmp_path / "1.1.log").read_bytes() == b"hello\n"
+    assert (tmp_path / "2.1.log").read_bytes() == b"more than two"
+    assert broom.cleared == [whole.id, shortened.id]
 
 
 async def test_what_another_machine_with_the_same_spool_has_is_left_alone(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from pegasus_py.core.events import NodeDown, Note
-from pegasus_py.core.model import Spot
+from pegasus_py.core.model import Attempt, Spot
 from pegasus_py.core.moves import Ask, Attach, Closed, Exited, Kill, Killed, Opened, Over, Reported, Send
-from pegasus_py.errors import NodeError
+from pegasus_py.errors import NodeError, StorageError
 from pegasus_py.node.channel import Sink
 from pegasus_py.run import link as link_module
 from pegasus_py.run import tap as tap_module
-from pegasus_py.store.logs import LogFiles
 from tests.run.fakes import Stage, attempt, report, until
 
 
@@ -504,5 +503,105 @@ async def test_output_that_the_disk_loses_at_the_end_stays_on_the_node(
         assert "clear" not in [verb for verb, _ in session.said]
         assert stage.cleared == []
         assert stage.link.output_left
-        # The next run asks from the first byte on.
-        assert LogFiles(tmp_path).open(attempt()) == 0
+
+
+async def test_a_disk_that_cannot_flush_is_told_of_once_and_asked_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    flushed: list[int] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path:
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    jobs = 5 * link_module.CLEAR_AT
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            for number in range(1, jobs + 1):
+                stage.link.perform(Send(attempt(number)))
+                session.exit(0, 6, b"hello\n")
+                stage.link.clear(attempt(number), keep=False)
+                await asyncio.sleep(0)
+            assert bool(stage.link.output_left)
+            warning = f"{tmp_path}: Input/output error; node-1 keeps the output of its jobs for now"
+            assert [e for e in stage.events if isinstance(e, Note)] == [Note(warning, warning=True)]
+            assert len(flushed) <= 2 * (link_module.CLEAR_AT + 1)
+            assert "clear" not in [verb for verb, _ in session.said]
+        await stage.link.leave()
+        left: bool = stage.link.output_left
+        assert not left
+        assert sorted(stage.cleared) == sorted(attempt(number).id for number in range(1, jobs + 1))
+
+
+async def test_output_that_its_node_has_lost_too_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        session.answers["ask"] = lambda _: report(attempt(), Spot.ABSENT)
+
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            stage.link.perform(Send(attempt()))
+            session.exit(0, 6, b"hello\n")
+        stage.link.clear(attempt(), keep=False)
+        await stage.link.leave()
+        text = "the output of job 1 is lost: node-1 does not have it any more"
+        assert stage.events[-1] == Note(text, warning=True)
+
+
+async def test_what_a_cut_off_flush_has_lost_is_not_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection goes while a slow disk flushes, so that nobody is there to be told that it has failed."""
+    stage = Stage(tmp_path, monkeypatch)
+    sync = stage.logs.sync
+    cut_off: list[Attempt] = []
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def cut_off_once(attempts: list[Attempt]) -> None:
+        if not cut_off:
+            cut_off.extend(attempts)
+            with monkeypatch.context() as patch, pytest.raises(StorageError):
+                patch.setattr(os, "fsync", fail)
+                sync(attempts)
+            raise asyncio.CancelledError
+        sync(attempts)
+
+    monkeypatch.setattr(stage.logs, "sync", cut_off_once)
+    async with _kept(stage):
+        session = await stage.session()
+        stage.link.introduce()
+        stage.link.perform(Send(attempt()))
+        session.exit(0, 6, b"hello\n")
+        stage.link.clear(attempt(), keep=False)
+        await until(lambda: cut_off)
+        stage.link.closed("lost")
+        session = await stage.session(2)
+        stage.link.introduce()
+        stage.link.perform(Send(attempt(2)))
+        session.exit(0, 6, b"hello\n")
+        stage.link.clear(attempt(2), keep=False)
+        await until(lambda: any(isinstance(event, Note) for event in stage.events))
+        assert stage.link.output_left
+        session.answers["ask"] = lambda _: report(attempt(), Spot.EXITED, status=0, size=6)
+        session.answers["read"] = lambda offset: None
+        session.output = b"hello\n"
+        await stage.link.leave()
+        said = [verb for verb, _ in session.said]
+        assert said.index("read") < said.index("clear")
+        assert sorted(stage.cleared) == [attempt(1).id, attempt(2).id]
