@@ -443,7 +443,7 @@ class Link:
             if not await complete_log(session, attempt, self._plant.logs, report.size):
                 return
             self._unwritten.remove(attempt)
-            if report.spot is Spot.EXITED:
+            if report.size or report.spot is Spot.EXITED:
                 self._plant.tell(Note(f"the output of job {attempt.job.id} is in its log now"))
             else:
                 what = f"the output of job {attempt.job.id} is lost: {self.subnode.name} does not have it any more"

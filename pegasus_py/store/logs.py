@@ -160,7 +160,8 @@ class LogFiles:
 
     def are_safe(self, attempts: Iterable[Attempt]) -> bool:
         """Whether there is nothing to flush of these logs: no output, or it is on the disk."""
-        owed = (self._unsynced, self._flushing, self._lost)
+        # Another thread moves them from the first to the second and, when it fails, back or to the last.
+        owed = (self._unsynced, self._flushing, self._unsynced, self._lost)
         return not any(_key(attempt) in keys for attempt in attempts for keys in owed)
 
     def lost(self, attempts: Iterable[Attempt]) -> dict[str, StorageError]:
