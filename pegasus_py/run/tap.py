@@ -33,7 +33,7 @@ STALL = 10.0
 class Tap:
     """Takes in the output of one attempt on one sub-node until it is whole.
 
-    `fresh`: the attempt has not started yet. `backlog` tells how many bytes wait for the screen: above a bound no
+    `fresh`: the attempt has not started yet. `anew`: all of it, whatever the log holds. `backlog` tells how many bytes wait for the screen: above a bound no
     more is read, and the job goes on all the same, into its spool. What the log cannot take (a full disk) stays on
     the node; `broken` says so.
     """
@@ -46,6 +46,7 @@ class Tap:
         backlog: Callable[[], int],
         *,
         fresh: bool,
+        anew: bool = False,
     ) -> None:
         self.attempt = attempt
         self.broken = False
@@ -56,7 +57,7 @@ class Tap:
         self._backlog = backlog
         self._held = 0
         try:
-            self._held = logs.open(attempt, fresh=fresh)
+            self._held = logs.open(attempt, fresh=fresh, anew=anew)
         except StorageError as error:
             self._break(error)
         self._follow: Follow | None = None
@@ -183,9 +184,9 @@ async def complete_log(
 ) -> bool:
     """Bring the log of an ended attempt to all its `size` bytes, unseen. False: this machine's disk did not take them.
 
-    `anew`: whatever it holds. Raises NodeError.
+    `anew`: whatever it holds, which is written over. Raises NodeError.
     """
-    tap = Tap(attempt, logs, lambda _: None, lambda: 0, fresh=anew)
+    tap = Tap(attempt, logs, lambda _: None, lambda: 0, fresh=False, anew=anew)
     try:
         await tap.complete(session, size)
     finally:

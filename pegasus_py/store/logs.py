@@ -59,13 +59,14 @@ class LogFiles:
         """Where the attempt's output is, or would be."""
         return Path(self._file(attempt))
 
-    def open(self, attempt: Attempt, *, fresh: bool = False) -> int:
+    def open(self, attempt: Attempt, *, fresh: bool = False, anew: bool = False) -> int:
         """Get ready for an attempt's output and return how many bytes are here already.
 
         `fresh`: it has not started yet, so that what lies under its name is not its own, and goes when there is output.
         Not before: a controller that was paused and overtaken gets none, and must not remove what the other one wrote.
         So, too, with what was given up, and with what was written before this machine was started: after a power cut
-        a file may have its size and not its bytes.
+        a file may have its size and not its bytes. `anew`: as if nothing were here, but what is here is only written
+        over: it may well be good, and the only copy by the time.
         """
         key, path = _key(attempt), self._file(attempt)
         self._fresh.discard(key)
@@ -75,12 +76,12 @@ class LogFiles:
             return 0
         with _named(path), suppress(FileNotFoundError):
             stat = os.stat(path)  # noqa: PTH116
-            if stat.st_mtime < _booted():
+            if stat.st_mtime < _booted() and not anew:
                 self._fresh.add(key)
                 return 0
-            self._sizes[key] = stat.st_size
             # What an earlier run wrote it may not have flushed.
             self._unsynced.add(key)
+            self._sizes[key] = 0 if anew else stat.st_size
         return self._sizes[key]
 
     def clear(self) -> None:

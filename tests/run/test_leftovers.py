@@ -135,6 +135,26 @@ async def test_what_a_log_holds_already_is_not_believed(tmp_path: Path) -> None:
     assert broom.cleared == [whole.id, shortened.id]
 
 
+async def test_a_good_log_outlives_a_node_that_is_lost_meanwhile(tmp_path: Path) -> None:
+    broom = Broom(tmp_path, [attempt(1)])
+    session = _session(NODE, {})
+    session.output = bytes(range(256)) * 8192
+    size = len(session.output)
+    session.answers["fence"] = lambda _: report(attempt(1), Spot.EXITED, status=0, size=size)
+    log = tmp_path / "1.1.log"
+    log.write_bytes(session.output)
+
+    def lost(offset: int) -> None:
+        if offset:
+            raise NodeError("node-1", "lost")
+
+    session.answers["read"] = lost
+    with pytest.raises(NodeError):
+        await broom.sweep(session)
+    assert log.read_bytes() == session.output
+    assert broom.cleared == []
+
+
 async def test_what_another_machine_with_the_same_spool_has_is_left_alone(tmp_path: Path) -> None:
     broom = Broom(tmp_path, [attempt(1)])
     session = _session(NODE, {attempt(1): Spot.ELSEWHERE}, [attempt(1)])
