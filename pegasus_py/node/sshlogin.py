@@ -139,8 +139,8 @@ class Own:
 
 
 def _keys_of(options: asyncssh.SSHClientConnectionOptions) -> list[bytes]:
-    """What the server is offered."""
-    return [pair.public_data for pair in options.client_keys or ()]
+    """What the server is offered, or which of the agent's keys are."""
+    return [*(pair.public_data for pair in options.client_keys or ()), *(options.agent_identities or ())]
 
 
 _connection: Any = asyncssh.connection

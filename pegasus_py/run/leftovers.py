@@ -119,7 +119,8 @@ class Sweeper:
         if report.spot is Spot.ELSEWHERE:
             return False
         # Whatever is here may be what a disk has lost since, and told to a run that could not write it down any more.
-        anew = report.size >= self._logs.held(attempt)
+        # So may what a node has that was restarted.
+        anew = report.spot is not Spot.REBOOTED and report.size >= self._logs.held(attempt)
         if not await complete_log(session, attempt, self._logs, report.size, anew=anew):
             raise StorageError(self._logs.path(attempt), "cannot be completed")
         return True

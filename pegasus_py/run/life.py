@@ -155,6 +155,7 @@ class _Life:
             stores = Stores(self._queue, ledger, LogFiles(run_dir.logs))
             if epoch == 1:
                 stores.logs.clear()
+            stores.logs.begin(ledger.open_attempts())
             state, engine, past = self._prepare(stores)
             outcome = await self._drive(state, engine, past, stores, epoch)
             try:

@@ -496,7 +496,10 @@ class Link:
         lost = self._plant.logs.lost(attempts)
         for attempt in attempts:
             (self._unwritten if attempt.id in lost else self._to_clear).append(attempt)
-        self._flush_after = asyncio.get_running_loop().time() + FLUSH_RETRY
+        loop = asyncio.get_running_loop()
+        self._flush_after = loop.time() + FLUSH_RETRY
+        if self._clear_timer is None:
+            self._clear_timer = loop.call_at(self._flush_after, self._clear_soon)
         if lost:
             jobs = ", ".join(each.partition(".")[0] for each in lost)
             what = f"job{'s' if len(lost) > 1 else ''} {jobs} stays on its node"
@@ -518,6 +521,9 @@ class Link:
         if self._session is None:
             return
         now = loop.time()
+        if now < self._flush_after:
+            self._clear_timer = loop.call_at(self._flush_after, self._clear_soon)
+            return
         quiet_at = self._last_end + CLEAR_AFTER
         # A question while a job runs takes a channel of its own, and that may be taken for a grace period.
         if self._kills or (self._session.busy and now < self._clear_due):

@@ -33,9 +33,9 @@ STALL = 10.0
 class Tap:
     """Takes in the output of one attempt on one sub-node until it is whole.
 
-    `fresh`: the attempt has not started yet. `anew`: all of it, whatever the log holds. `backlog` tells how many bytes wait for the screen: above a bound no
-    more is read, and the job goes on all the same, into its spool. What the log cannot take (a full disk) stays on
-    the node; `broken` says so.
+    `fresh`: the attempt has not started yet. `anew`: see `LogFiles.open`. `backlog` tells how many bytes wait for the
+    screen: above a bound no more is read, and the job goes on all the same, into its spool. What the log cannot take
+    (a full disk) stays on the node; `broken` says so.
     """
 
     def __init__(

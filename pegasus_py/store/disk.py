@@ -106,6 +106,13 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def boot_id() -> str:
+    """Changes whenever this machine may have lost what was written but not flushed; "" if it cannot be told."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change (ns): what tells that a file is still the one that we know."""
 

@@ -4,16 +4,16 @@ Thousands of short jobs a second must be cheap, so a file is made with its first
 flushing is done for many at once, before a node is told that it may forget the output.
 
 A file system may take bytes and say only later, when the file is flushed, closed or written again, that it has
-lost them (NFS, a quota, a broken disk), and says so once: whoever asks again is told that all is well. So such a
-log is given up at the first word of it, and the node, which has it all, is asked for it again. It is not removed,
-for a later controller may have written it anew; nor is what it says now believed: see `open`, and leftovers.py.
+lost them (NFS, a quota, a broken disk), and says so once: whoever asks again is told that all is well; and after a
+power cut nobody says so. So such a log is given up at the first word of it, and the node, which has it all, is
+asked for it again. What it holds is written over, never cut off: it may be good, and the only copy by the time. An
+empty file beside it, `JOB.ATTEMPT.doubt`, tells later runs.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pegasus_py.core.model import Attempt
 from pegasus_py.errors import StorageError
+from pegasus_py.store.disk import boot_id
 from pegasus_py.store.filesystem import is_local
 
 MAX_OPEN = 64
@@ -54,40 +55,55 @@ class LogFiles:
         self._failed = False
         self._lost: dict[_Key, str] = {}
         """Given up, and why; until it is opened again."""
+        self._doubt: dict[_Key, int] = {}
+        """How many bytes at the beginning this process has written anew; what is behind them is not believed."""
+        self._checked: set[_Key] = set()
+        """Written anew as a whole."""
 
     def path(self, attempt: Attempt) -> Path:
         """Where the attempt's output is, or would be."""
         return Path(self._file(attempt))
+
+    def begin(self, inherited: Iterable[Attempt]) -> None:
+        """At the start of a run: what it takes up from earlier ones is doubted if the machine was restarted since."""
+        note = self.directory.with_name(f"{self.directory.name}.boot")
+        now = boot_id()
+        with suppress(OSError):
+            before = note.read_text() if note.exists() else ""
+            if now and before != now:
+                for key in map(_key, inherited):
+                    if os.path.exists(self._name(key)):  # noqa: PTH110
+                        self._doubted(key).touch(0o600)
+                note.write_text(now)
 
     def open(self, attempt: Attempt, *, fresh: bool = False, anew: bool = False) -> int:
         """Get ready for an attempt's output and return how many bytes are here already.
 
         `fresh`: it has not started yet, so that what lies under its name is not its own, and goes when there is output.
         Not before: a controller that was paused and overtaken gets none, and must not remove what the other one wrote.
-        So, too, with what was given up, and with what was written before this machine was started: after a power cut
-        a file may have its size and not its bytes. `anew`: as if nothing were here, but what is here is only written
-        over: it may well be good, and the only copy by the time.
+        `anew`: what this process has not written itself is doubted.
         """
         key, path = _key(attempt), self._file(attempt)
         self._fresh.discard(key)
+        self._lost.pop(key, None)
         self._sizes[key] = 0
-        if self._lost.pop(key, "") or fresh:
+        if fresh:
+            self._doubt.pop(key, None)
             self._fresh.add(key)
             return 0
         with _named(path), suppress(FileNotFoundError):
-            stat = os.stat(path)  # noqa: PTH116
-            if stat.st_mtime < _booted() and not anew:
-                self._fresh.add(key)
-                return 0
+            size = os.stat(path).st_size  # noqa: PTH116
             # What an earlier run wrote it may not have flushed.
             self._unsynced.add(key)
-            self._sizes[key] = 0 if anew else stat.st_size
+            if key not in self._checked and (anew or self._doubted(key).exists()):
+                self._doubt.setdefault(key, 0)
+            self._sizes[key] = self._doubt.get(key, size)
         return self._sizes[key]
 
     def clear(self) -> None:
         """Remove all logs: in the first run of a ledger they are of one that has been deleted. Raises StorageError."""
         with _named(self.directory):
-            for path in self.directory.glob("*.log"):
+            for path in (*self.directory.glob("*.log"), *self.directory.glob("*.doubt")):
                 path.unlink(missing_ok=True)
 
     def write(self, attempt: Attempt, *pieces: bytes) -> None:
@@ -144,13 +160,18 @@ class LogFiles:
     def close(self, attempt: Attempt) -> None:
         """No more output will come. Does not flush. On StorageError it is given up: what it held is lost."""
         key = _key(attempt)
-        self._sizes.pop(key, None)
+        size = self._sizes.pop(key, None)
         self._fresh.discard(key)
         descriptor = self._descriptors.pop(key, None)
         if descriptor is not None:
             self._close(key, descriptor)
         if key in self._lost:
             raise StorageError(self._file(attempt), self._lost[key])
+        if key in self._doubt and size is not None:
+            self._doubt[key] = size
+            if size >= self.held(attempt):
+                del self._doubt[key]
+                self._checked.add(key)
 
     def close_all(self) -> None:
         """At the end. What is lost by this is still on the nodes, for none of it is safe."""
@@ -191,16 +212,25 @@ class LogFiles:
                 self._flush(wanted[start : start + self._max_open])
             self._complain(keys)
             with _named(self.directory):
-                directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+                self._flush_directory()
+                for key in self._checked.intersection(wanted):
+                    self._doubted(key).unlink(missing_ok=True)
         except BaseException:
             self._unsynced.update(key for key in wanted if key not in self._lost)
             raise
         finally:
             self._flushing.difference_update(wanted)
+
+    def _flush_directory(self) -> None:
+        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            # A file system that cannot do so does it by itself.
+            if error.errno not in (errno.EINVAL, errno.EBADF):
+                raise
+        finally:
+            os.close(directory)
 
     def _complain(self, keys: Iterable[_Key]) -> None:
         for key in keys:
@@ -242,8 +272,15 @@ class LogFiles:
 
     def _give_up(self, key: _Key, error: OSError) -> None:
         self._lost.setdefault(key, error.strerror or str(error))
+        self._doubt[key] = 0
+        self._checked.discard(key)
         self._unsynced.discard(key)
         self._failed = True
+        with suppress(OSError):
+            self._doubted(key).touch(0o600)
+
+    def _doubted(self, key: _Key) -> Path:
+        return self.directory / f"{key[0]}.{key[1]}.doubt"
 
     def _name(self, key: _Key) -> str:
         # Not a Path, which would be half the cost of a job without output.
@@ -264,13 +301,6 @@ class LogFiles:
         self._fresh.discard(key)
         self._descriptors[key] = descriptor
         return descriptor
-
-
-def _booted() -> float:
-    """When this machine was started, by the clock of its files; 0 where it does not say."""
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0.0
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _write_at(descriptor: int, at: int, pieces: Sequence[bytes]) -> int:

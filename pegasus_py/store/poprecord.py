@@ -20,6 +20,7 @@ from msgspec.structs import asdict
 from pegasus_py.core.model import Task
 from pegasus_py.errors import StorageError
 from pegasus_py.store import disk
+from pegasus_py.store.disk import boot_id as _boot_id
 
 STAMP = 8
 """Length of the random hex word that names a pop, and that its filler carries where there is room."""
@@ -142,13 +143,6 @@ def task_digest(task: Task) -> str:
 
 def bytes_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _boot_id() -> str:
-    """Changes whenever this machine may have lost what was written but not flushed; "" if it cannot be told."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
 
 
 class PopMark:

@@ -247,3 +247,4 @@ def test_output_that_is_lost_after_it_was_written_is_fetched_again(
     run = pegasus("q")
     assert run.code == 0, run
     assert log.read_bytes() == b"hello\n"
+    assert {path.name for path in log.parent.iterdir()} == {"1.1.log"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -310,91 +310,84 @@ def test_what_a_write_says_of_earlier_bytes_gives_the_log_up(
     logs.close_all()
 
 
-def test_what_was_written_before_the_machine_was_started_is_written_anew(tmp_path: Path) -> None:
-    """After a power cut a file may have its size and not its bytes."""
-    logs = LogFiles(tmp_path)
-    path = logs.path(attempt(1))
-    path.write_bytes(bytes(6))
-    assert logs.open(attempt(1)) == 6
-    logs.close(attempt(1))
-    os.utime(path, (1.0, 1.0))
-    assert logs.open(attempt(1)) == 0
-    # What the node does not have any more stays.
-    logs.close(attempt(1))
-    assert path.read_bytes() == bytes(6)
-    assert logs.open(attempt(1)) == 0
-    logs.write(attempt(1), b"hello\n")
-    logs.close(attempt(1))
-    assert path.read_bytes() == b"hello\n"
-
-
-def test_on_a_full_disk_the_size_says_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs = LogFiles(tmp_path)
-    logs.open(attempt(1), fresh=True)
-    real, room = os.pwrite, 10
-
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
-        if offset >= room:
-            raise OSError(28, "No space left on device")
-        return real(fd, data[: room - offset], offset)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", pwrite)
-        with pytest.raises(StorageError, match="No space left"):
-            logs.write(attempt(1), b"0123456789abcdef")
-    assert logs.size(attempt(1)) == 10
-    logs.write(attempt(1), b"abcdef")
-    logs.close_all()
-    assert logs.path(attempt(1)).read_bytes() == b"0123456789abcdef"
-
-
-@pytest.mark.parametrize("count", [2, 3000])
-@pytest.mark.parametrize("taken", [1, 7, 10_000])
-def test_pieces_are_written_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, taken: int
+def test_what_was_written_before_the_machine_was_started_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the disk takes only some bytes of them at once."""
-    real = os.pwrite
+    """After a power cut a file may have its size and not its bytes."""
+    boot = ["first"]
+    monkeypatch.setattr(logs_module, "boot_id", lambda: boot[0])
+    taken_up, silent = attempt(1), attempt(2)
+    path = LogFiles(tmp_path).path(taken_up)
 
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
-        return real(fd, data[:taken], offset)
+    def run() -> LogFiles:
+        logs = LogFiles(tmp_path)
+        logs.begin([taken_up, silent])
+        return logs
 
-    def pwritev(fd: int, pieces: Sequence[bytes], offset: int) -> int:
-        assert len(pieces) <= os.sysconf("SC_IOV_MAX")
-        return pwrite(fd, b"".join(pieces), offset)
+    run()
+    path.write_bytes(bytes(6))
+    logs = run()
+    assert logs.open(taken_up) == 6
+    logs.close(taken_up)
+    boot[0] = "second"
+    logs = run()
+    # More than once, until all of it is here: connections may come and go.
+    for _ in range(2):
+        assert logs.open(taken_up) == 0
+        logs.close(taken_up)
+    # What the node does not have any more stays.
+    assert path.read_bytes() == bytes(6)
+    assert logs.open(taken_up) == 0
+    logs.write(taken_up, b"hel")
+    logs.close(taken_up)
+    assert logs.open(taken_up) == 3
+    # A run that is killed meanwhile leaves the next one in doubt.
+    logs = run()
+    assert logs.open(taken_up) == 0
+    logs.write(taken_up, b"hello\n")
+    logs.close(taken_up)
+    assert logs.open(taken_up) == 6
+    logs.close(taken_up)
+    assert run().open(taken_up) == 0
+    logs.sync([taken_up])
+    assert run().open(taken_up) == 6
+    assert path.read_bytes() == b"hello\n"
+    assert [each.name for each in tmp_path.iterdir() if each.suffix == ".doubt"] == []
 
-    monkeypatch.setattr(os, "pwrite", pwrite)
-    monkeypatch.setattr(os, "pwritev", pwritev)
-    pieces = [b"%d," % number for number in range(count)]
-    logs = LogFiles(tmp_path)
-    logs.open(attempt(1), fresh=True)
-    logs.write(attempt(1), *pieces)
-    logs.write(attempt(1), *pieces)
-    logs.close_all()
-    assert logs.path(attempt(1)).read_bytes() == b"".join(pieces) * 2
 
-
-def test_pieces_that_the_disk_does_not_take_are_an_error(
+def test_what_was_given_up_is_doubted_by_the_next_run_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = LogFiles(tmp_path)
     logs.open(attempt(1), fresh=True)
+    logs.write(attempt(1), b"0123456789")
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(os, "fsync", _fail)
+        logs.sync([attempt(1)])
+    # Here, and there.
+    for each in (logs, LogFiles(tmp_path)):
+        for _ in range(2):
+            with suppress(StorageError):
+                each.close(attempt(1))
+            assert each.open(attempt(1)) == 0
+    logs.clear()
+    assert not list(tmp_path.iterdir())
 
-    def full(fd: int, pieces: object, offset: int) -> int:
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", full)
-        with pytest.raises(StorageError, match="No space left"):
-            logs.write(attempt(1), b"a", b"b")
-    assert logs.size(attempt(1)) == 0
-    logs.write(attempt(1), b"a", b"b")
+def test_a_file_system_that_cannot_flush_directories_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = LogFiles(tmp_path)
+    logs.open(attempt(1), fresh=True)
+    logs.write(attempt(1), b"x")
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == tmp_path:
+            raise OSError(22, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    logs.sync([attempt(1)])
+    assert logs.are_safe([attempt(1)])
     logs.close_all()
-    assert logs.path(attempt(1)).read_bytes() == b"ab"
-
-
-def test_a_directory_that_is_gone_is_an_error_with_its_name(tmp_path: Path) -> None:
-    logs = LogFiles(tmp_path / "gone")
-    logs.open(attempt(1))
-    with pytest.raises(StorageError, match=r"gone/1\.1\.log: No such file"):
-        logs.write(attempt(1), b"x")
