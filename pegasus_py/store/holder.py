@@ -13,6 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from pegasus_py.store.disk import boot_id
+
 
 class Holder(Struct, frozen=True):
     """A controller's process. `since` is in seconds of the wall clock.
@@ -34,18 +36,18 @@ class Holder(Struct, frozen=True):
     def me(cls, mode: str, *, signals: bool) -> Holder:
         pid = os.getpid()
         start = _process(pid)[1]
-        return cls(pid, os.uname().nodename, _boot(), _namespace(), start, mode, time.time(), signals)
+        return cls(pid, os.uname().nodename, boot_id(), _namespace(), start, mode, time.time(), signals)
 
     @property
     def is_here(self) -> bool:
         """Whether this process could see it: the same host, not rebooted since, and the same pid namespace."""
-        return (self.host, self.boot, self.namespace) == (os.uname().nodename, _boot(), _namespace())
+        return (self.host, self.boot, self.namespace) == (os.uname().nodename, boot_id(), _namespace())
 
     def is_alive(self) -> bool | None:
         """Whether it lives; None if that cannot be told from here (another host or container)."""
         if self.host != os.uname().nodename:
             return None
-        if self.boot != _boot():
+        if self.boot != boot_id():
             return False
         if self.namespace != _namespace():
             return None
@@ -106,13 +108,6 @@ def _process(pid: int) -> tuple[str, str]:
         return "", ""
     values = stat.rpartition(")")[2].split()
     return values[0], values[19]
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _namespace() -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pegasus_py.core.model import Attempt
 from pegasus_py.errors import StorageError
-from pegasus_py.store.disk import boot_id
+from pegasus_py.store import disk
 from pegasus_py.store.filesystem import is_local
 
 MAX_OPEN = 64
@@ -67,7 +67,7 @@ class LogFiles:
     def begin(self, inherited: Iterable[Attempt]) -> None:
         """At the start of a run: what it takes up from earlier ones is doubted if the machine was restarted since."""
         note = self.directory.with_name(f"{self.directory.name}.boot")
-        now = boot_id()
+        now = disk.boot_id()
         with suppress(OSError):
             before = note.read_text() if note.exists() else ""
             if now and before != now:
@@ -142,7 +142,7 @@ class LogFiles:
                 with trial.open("wb") as file:
                     file.write(bytes(ROOM))
                     file.flush()
-                    os.fsync(file.fileno())
+                    disk.fsync(file.fileno())
             finally:
                 trial.unlink(missing_ok=True)
         self._failed = False
@@ -212,7 +212,7 @@ class LogFiles:
                 self._flush(wanted[start : start + self._max_open])
             self._complain(keys)
             with _named(self.directory):
-                self._flush_directory()
+                disk.sync_directory(self.directory)
                 for key in self._checked.intersection(wanted):
                     self._doubted(key).unlink(missing_ok=True)
         except BaseException:
@@ -220,17 +220,6 @@ class LogFiles:
             raise
         finally:
             self._flushing.difference_update(wanted)
-
-    def _flush_directory(self) -> None:
-        directory = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            # A file system that cannot do so does it by itself.
-            if error.errno not in (errno.EINVAL, errno.EBADF):
-                raise
-        finally:
-            os.close(directory)
 
     def _complain(self, keys: Iterable[_Key]) -> None:
         for key in keys:
@@ -255,7 +244,7 @@ class LogFiles:
                         break
             for key, descriptor in descriptors:
                 try:
-                    os.fsync(descriptor)
+                    disk.fsync(descriptor)
                 except OSError as error:
                     self._give_up(key, error)
         except OSError as error:

@@ -20,7 +20,6 @@ from msgspec.structs import asdict
 from pegasus_py.core.model import Task
 from pegasus_py.errors import StorageError
 from pegasus_py.store import disk
-from pegasus_py.store.disk import boot_id as _boot_id
 
 STAMP = 8
 """Length of the random hex word that names a pop, and that its filler carries where there is room."""
@@ -156,7 +155,7 @@ class PopMark:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "popped"
-        self._boot = _boot_id()
+        self._boot = disk.boot_id()
         self._fd: int | None = None
 
     def applied(self, stamp: str) -> None:

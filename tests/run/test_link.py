@@ -19,6 +19,7 @@ from pegasus_py.errors import NodeError, StorageError
 from pegasus_py.node.channel import Sink
 from pegasus_py.run import link as link_module
 from pegasus_py.run import tap as tap_module
+from pegasus_py.store import disk
 from tests.run.fakes import Stage, attempt, report, until
 
 
@@ -456,7 +457,8 @@ async def test_output_that_the_disk_loses_after_it_has_taken_it_is_asked_for_aga
         session.output = b"hello\n"
         session.answers["ask"] = lambda _: report(attempt(), Spot.EXITED, status=0, size=6)
         session.answers["read"] = lambda offset: None
-        real = getattr(os, call)
+        module = disk if call == "fsync" else os
+        real = getattr(module, call)
         failed: list[str] = []
 
         def fail(descriptor: int) -> None:
@@ -466,7 +468,7 @@ async def test_output_that_the_disk_loses_after_it_has_taken_it_is_asked_for_aga
                 failed.append(name)
                 raise OSError(122, "Disk quota exceeded")
 
-        monkeypatch.setattr(os, call, fail)
+        monkeypatch.setattr(module, call, fail)
         stage.link.perform(Send(attempt()))
         session.exit(0, 6, session.output)
         assert stage.facts[-1] == Exited(attempt().id, 0)
@@ -495,7 +497,7 @@ async def test_output_that_the_disk_loses_at_the_end_stays_on_the_node(
         def fail(descriptor: int) -> None:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(disk, "fsync", fail)
         stage.link.perform(Send(attempt()))
         session.exit(0, 6, b"hello\n")
         stage.link.clear(attempt(), keep=False)
@@ -523,7 +525,7 @@ async def test_a_disk_that_cannot_flush_is_told_of_once_and_asked_rarely(
         session = await stage.session()
         stage.link.introduce()
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fsync)
+            patch.setattr(disk, "fsync", fsync)
             for number in range(1, jobs + 1):
                 stage.link.perform(Send(attempt(number)))
                 session.exit(0, 6, b"hello\n")
@@ -577,7 +579,7 @@ async def test_what_a_cut_off_flush_has_lost_is_not_cleared(
         if not cut_off:
             cut_off.extend(attempts)
             with monkeypatch.context() as patch, pytest.raises(StorageError):
-                patch.setattr(os, "fsync", fail)
+                patch.setattr(disk, "fsync", fail)
                 sync(attempts)
             raise asyncio.CancelledError
         sync(attempts)

@@ -11,6 +11,7 @@ import pytest
 
 from pegasus_py.core.model import Attempt, Job, Task
 from pegasus_py.errors import StorageError
+from pegasus_py.store import disk
 from pegasus_py.store import logs as logs_module
 from pegasus_py.store.logs import LogFiles
 
@@ -76,7 +77,7 @@ def test_a_log_is_not_safe_before_its_flush_is_over(tmp_path: Path, monkeypatch:
         seen.append(logs.are_safe([attempt(1)]))
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(disk, "fsync", slow)
     logs.sync([attempt(1)])
     seen.append(logs.are_safe([attempt(1)]))
     assert seen == [False, False, False, True]
@@ -124,7 +125,7 @@ def test_each_log_is_flushed_once_and_again_only_after_more_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    monkeypatch.setattr(disk, "fsync", lambda fd: flushed.append(Path(f"/proc/self/fd/{fd}").readlink().name))
     logs = LogFiles(tmp_path)
     one, two, silent = attempt(1), attempt(2), attempt(3)
     for each in (one, two, silent):
@@ -146,7 +147,7 @@ def test_each_log_is_flushed_once_and_again_only_after_more_output(
 def test_what_an_earlier_run_wrote_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "1.1.log").write_bytes(b"written, then killed")
     flushed: list[int] = []
-    monkeypatch.setattr(os, "fsync", flushed.append)
+    monkeypatch.setattr(disk, "fsync", flushed.append)
     logs = LogFiles(tmp_path)
     logs.open(attempt(1))
     logs.sync([attempt(1)])
@@ -175,7 +176,7 @@ def test_a_flush_that_fails_gives_the_log_up_for_it_would_be_told_well_the_next_
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
+        patch.setattr(disk, "fsync", fsync)
         with pytest.raises(StorageError, match=r"2\.1\.log: Input/output error"):
             logs.sync([good, bad, open_one])
     assert list(logs.lost([good, bad, open_one])) == [bad.id, open_one.id]
@@ -219,7 +220,7 @@ def test_a_directory_that_cannot_be_flushed_is_still_owed(
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
+        patch.setattr(disk, "fsync", fsync)
         for _ in range(2):
             with pytest.raises(StorageError, match=f"{tmp_path}: Input/output error"):
                 logs.sync([attempt(1)])
@@ -276,7 +277,7 @@ def _no_room(logs: LogFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(122, "no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(disk, "fsync", full)
         logs.check()
 
 
@@ -315,7 +316,7 @@ def test_what_was_written_before_the_machine_was_started_is_written_anew(
 ) -> None:
     """After a power cut a file may have its size and not its bytes."""
     boot = ["first"]
-    monkeypatch.setattr(logs_module, "boot_id", lambda: boot[0])
+    monkeypatch.setattr(disk, "boot_id", lambda: boot[0])
     taken_up, silent = attempt(1), attempt(2)
     path = LogFiles(tmp_path).path(taken_up)
 
@@ -362,7 +363,7 @@ def test_what_was_given_up_is_doubted_by_the_next_run_too(
     logs.open(attempt(1), fresh=True)
     logs.write(attempt(1), b"0123456789")
     with monkeypatch.context() as patch, pytest.raises(StorageError):
-        patch.setattr(os, "fsync", _fail)
+        patch.setattr(disk, "fsync", _fail)
         logs.sync([attempt(1)])
     # Here, and there.
     for each in (logs, LogFiles(tmp_path)):
@@ -387,7 +388,7 @@ def test_a_file_system_that_cannot_flush_directories_is_no_fault(
             raise OSError(22, "Invalid argument")
         real(descriptor)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(disk, "fsync", fsync)
     logs.sync([attempt(1)])
     assert logs.are_safe([attempt(1)])
     logs.close_all()

@@ -471,7 +471,7 @@ def test_what_was_flushed_is_not_looked_for_after_a_power_cut(
     else:
         engine.queue.sync()
         assert not engine.queue.is_flush_due
-    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
+    monkeypatch.setattr(disk, "boot_id", lambda: "after")
     engine.path.write_text("- true\n")
     engine.restart()
     assert [t.command for t in tasks_in(engine.path)] == ["true"]
@@ -733,7 +733,7 @@ def test_after_a_power_cut_and_an_edit(
     edit: Callable[[bytes], bytes],
 ) -> None:
     """What reviews found, and what is like it. What was popped is gone, and nothing else."""
-    monkeypatch.setattr(poprecord, "_boot_id", lambda: "before")
+    monkeypatch.setattr(disk, "boot_id", lambda: "before")
     engine.queue.close()
     engine.queue = QueueFile(engine.path)
     engine.path.write_bytes(text)
@@ -741,7 +741,7 @@ def test_after_a_power_cut_and_an_edit(
         engine.pop(most)
     engine.queue.sync()
     versions = [state.queue for state in engine.pop_all(pops)]
-    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
+    monkeypatch.setattr(disk, "boot_id", lambda: "after")
     engine.path.write_bytes(edit(versions[-1]))
     expected = tasks_in(engine.path)
     engine.path.write_bytes(edit(disk(versions)))
@@ -842,7 +842,7 @@ def test_a_flush_that_comes_in_the_middle_of_a_pop_does_not_hide_that_it_is_to_b
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It flushes the pop, but notes the one before. After a power cut an equal task would be taken for the pop's."""
-    monkeypatch.setattr(poprecord, "_boot_id", lambda: "before")
+    monkeypatch.setattr(disk, "boot_id", lambda: "before")
     monkeypatch.setattr(queuefile, "FLUSH_AFTER", -1.0)
     engine.queue.close()
     engine.queue = QueueFile(engine.path)
@@ -862,6 +862,6 @@ def test_a_flush_that_comes_in_the_middle_of_a_pop_does_not_hide_that_it_is_to_b
     assert engine.queue.is_flush_due
     engine.queue.sync()
     assert engine.queue.compact()
-    monkeypatch.setattr(poprecord, "_boot_id", lambda: "after")
+    monkeypatch.setattr(disk, "boot_id", lambda: "after")
     engine.restart()
     assert engine.path.read_text() == "- python work.py\n"

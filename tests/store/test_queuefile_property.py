@@ -16,7 +16,7 @@ from pegasus_py.core.entries import Entry, parse_entry
 from pegasus_py.core.model import Task
 from pegasus_py.core.yamltext import items, plain_item
 from pegasus_py.errors import BadInput
-from pegasus_py.store import poprecord
+from pegasus_py.store import disk
 from pegasus_py.store.poprecord import decode
 from pegasus_py.store.queuefile import QueueFile
 from tests.store.queue_harness import Engine, Faults, Killed, leftovers, tasks_in, without_filler
@@ -251,7 +251,7 @@ def test_power_cut_after_pops_that_were_not_flushed(
         record = path.with_name("consumed.yaml")
         record.write_bytes(b"")
         with monkeypatch.context() as patch:
-            patch.setattr(poprecord, "_boot_id", lambda: "before")
+            patch.setattr(disk, "boot_id", lambda: "before")
             engine = stack.enter_context(Engine(path))
             for _ in range(before):
                 engine.pop()
@@ -324,7 +324,7 @@ def test_power_cut_and_then_an_edit_beside_what_was_popped(
         path = Path(directory, "queue.yaml")
         path.write_text("".join(line.format(i=i) for i in range(300)))
         with monkeypatch.context() as patch:
-            patch.setattr(poprecord, "_boot_id", lambda: "before")
+            patch.setattr(disk, "boot_id", lambda: "before")
             engine = stack.enter_context(Engine(path))
             for _ in range(before):
                 engine.pop()
