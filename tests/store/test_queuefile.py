@@ -733,7 +733,7 @@ def test_after_a_power_cut_and_an_edit(
     edit: Callable[[bytes], bytes],
 ) -> None:
     """What reviews found, and what is like it. What was popped is gone, and nothing else."""
-    monkeypatch.setattr(disk, "boot_id", lambda: "before")
+    monkeypatch.setattr("pegasus_py.store.disk.boot_id", lambda: "before")
     engine.queue.close()
     engine.queue = QueueFile(engine.path)
     engine.path.write_bytes(text)
@@ -741,7 +741,7 @@ def test_after_a_power_cut_and_an_edit(
         engine.pop(most)
     engine.queue.sync()
     versions = [state.queue for state in engine.pop_all(pops)]
-    monkeypatch.setattr(disk, "boot_id", lambda: "after")
+    monkeypatch.setattr("pegasus_py.store.disk.boot_id", lambda: "after")
     engine.path.write_bytes(edit(versions[-1]))
     expected = tasks_in(engine.path)
     engine.path.write_bytes(edit(disk(versions)))
